@@ -1,0 +1,3 @@
+//! The command line of `ucp`.
+#![forbid(unsafe_code)]
+fn main() {}
