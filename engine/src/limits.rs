@@ -1,0 +1,49 @@
+//! Every bound of the engine in one place, with its reason, and how they relate.
+
+use crate::units::{KIB, MIB};
+
+/// Operations that one processor keeps at a time. Each slot costs about 500 bytes.
+pub const SLOTS_MAX: u32 = 4096;
+/// Operations in flight by default: four times what keeps a fast disk busy.
+pub const SLOTS_DEFAULT: u32 = 512;
+/// Members of one chain: open, read, close and a timeout.
+pub const CHAIN_MEMBERS_MAX: usize = 4;
+/// Files that one ring keeps registered.
+pub const REGISTERED_FILES_MAX: u32 = 64;
+/// Threads that perform what has no io_uring opcode.
+pub const HELPER_THREADS_DEFAULT: usize = 4;
+/// More helpers than this only queue on the same locks.
+pub const HELPER_THREADS_MAX: usize = 64;
+
+/// Bytes of one block of a large copy. Larger blocks gained nothing on the reference machine.
+pub const BLOCK_BYTES_DEFAULT: u32 = MIB as u32;
+/// Blocks of a large copy in flight.
+pub const DEPTH_DEFAULT: u32 = 8;
+/// More blocks than this only queue in the device.
+pub const DEPTH_MAX: u32 = 256;
+/// An arena is a whole number of huge pages, so that it can be mapped by them.
+pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
+/// Every buffer of an arena starts at a multiple of this: the largest alignment for direct I/O
+/// that disks ask for.
+pub const BUFFER_ALIGNMENT_BYTES: u64 = 4 * KIB;
+
+/// Tasks that one proactor runs at a time.
+pub const TASKS_MAX: usize = 1 << 16;
+/// Handlers that one proactor keeps at a time.
+pub const HANDLERS_MAX: usize = 1 << 16;
+/// How often an operation that the kernel answered with EAGAIN or EINTR is started again.
+pub const RETRIES_MAX: u32 = 64;
+
+/// Bytes of a name in a directory (`NAME_MAX` of `pathconf(3)` on every Linux file system).
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of directory entries that one listing asks for.
+pub const LISTING_BYTES: usize = 32 * KIB as usize;
+/// Bytes that one `copy_file_range` is asked for: glibc 2.41 corrupts above 2 GiB (sourceware
+/// PR33245), the kernel stops below 2 GiB, and progress should be seen.
+pub const COPY_RANGE_BYTES_MAX: u32 = 1 << 30;
+
+const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX);
+const _: () = assert!(DEPTH_MAX * 2 <= SLOTS_DEFAULT, "a linked pair takes two slots a block");
+const _: () = assert!(BLOCK_BYTES_DEFAULT as u64 % BUFFER_ALIGNMENT_BYTES == 0);
+const _: () = assert!(HUGE_PAGE_BYTES % BUFFER_ALIGNMENT_BYTES == 0);
+const _: () = assert!(HELPER_THREADS_DEFAULT <= HELPER_THREADS_MAX);

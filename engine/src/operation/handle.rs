@@ -1,0 +1,214 @@
+//! Handles: counted owners of what the kernel calls a descriptor.
+//!
+//! An operation holds a clone of its handle until it ends, so a descriptor is closed only when
+//! nothing is in flight on it: closing a descriptor does not cancel what io_uring does with it
+//! (`io_uring_cancelation(7)`).
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Errno;
+
+/// An open file, directory or device. Clones share it; the last one closes it.
+#[derive(Clone, Debug)]
+pub struct File(Arc<Descriptor>);
+
+/// A file in a ring's table of registered files. It moves data only: there is no `statx` and no
+/// `fsetxattr` on a slot of the table. The last clone gives the slot back.
+#[derive(Clone, Debug)]
+pub struct RegisteredFile(Arc<Descriptor>);
+
+/// What data is moved through: a file or a registered file.
+#[derive(Clone, Debug)]
+pub struct Handle(Arc<Descriptor>);
+
+/// What a handle owns.
+#[derive(Debug)]
+pub(crate) enum Descriptor {
+    Kernel(OwnedFd),
+    Registered(Registration),
+    Simulated(SimulatedDescriptor),
+}
+
+/// A slot of a processor's table of registered files.
+pub(crate) struct Registration {
+    /// Whose table: a slot means nothing to another processor.
+    pub(crate) owner: ProcessorIdentity,
+    pub(crate) index: u32,
+    /// What the slot refers to where the table is emulated; none in a table of the kernel's.
+    pub(crate) file: Mutex<Option<File>>,
+    pub(crate) released: Released,
+}
+
+/// A descriptor of the simulated processor.
+#[derive(Debug)]
+pub(crate) struct SimulatedDescriptor {
+    pub(crate) number: u32,
+    pub(crate) released: Released,
+}
+
+/// Tells processors apart, so that what is registered with one is never used as registered with
+/// another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ProcessorIdentity(pub(crate) u64);
+
+/// Numbers that were given back by the last owner, to be reused by the processor.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Released(Arc<Mutex<Vec<u32>>>);
+
+impl File {
+    /// Owns a descriptor of the kernel's.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self(Arc::new(Descriptor::Kernel(fd)))
+    }
+
+    pub(crate) fn simulated(number: u32, released: Released) -> Self {
+        Self(Arc::new(Descriptor::Simulated(SimulatedDescriptor { number, released })))
+    }
+
+    /// The kernel's descriptor, for calls that the engine does not make.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if the file is simulated.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        match &*self.0 {
+            Descriptor::Kernel(fd) => Ok(fd.as_fd()),
+            Descriptor::Registered(_) | Descriptor::Simulated(_) => Err(Errno::EBADF),
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.0
+    }
+}
+
+impl RegisteredFile {
+    pub(crate) fn new(
+        owner: ProcessorIdentity,
+        index: u32,
+        file: Option<File>,
+        released: Released,
+    ) -> Self {
+        let file = Mutex::new(file);
+        Self(Arc::new(Descriptor::Registered(Registration { owner, index, file, released })))
+    }
+
+    pub(crate) fn registration(&self) -> &Registration {
+        match &*self.0 {
+            Descriptor::Registered(registration) => registration,
+            Descriptor::Kernel(_) | Descriptor::Simulated(_) => {
+                unreachable!("a registered file is made from a registration only")
+            }
+        }
+    }
+}
+
+impl Handle {
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.0
+    }
+
+    /// Calls `act` with the kernel's descriptor, looked up if the handle is a slot of an emulated
+    /// table.
+    pub(crate) fn with_fd<T>(
+        &self,
+        act: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match &*self.0 {
+            Descriptor::Kernel(fd) => act(fd.as_fd()),
+            Descriptor::Registered(slot) => act(slot.file().ok_or(Errno::EBADF)?.fd()?),
+            Descriptor::Simulated(_) => Err(Errno::EBADF),
+        }
+    }
+
+    /// The descriptor itself, if this is its only owner.
+    pub(crate) fn into_descriptor(self) -> Option<Descriptor> {
+        Arc::into_inner(self.0)
+    }
+}
+
+impl Registration {
+    /// What an emulated slot refers to.
+    pub(crate) fn file(&self) -> Option<File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes an emulated slot refer to `file`, or to nothing; returns what it referred to.
+    pub(crate) fn replace(&self, file: Option<File>) -> Option<File> {
+        std::mem::replace(&mut self.file.lock().unwrap_or_else(PoisonError::into_inner), file)
+    }
+}
+
+impl From<File> for Handle {
+    fn from(file: File) -> Self {
+        Self(file.0)
+    }
+}
+
+impl From<&File> for Handle {
+    fn from(file: &File) -> Self {
+        Self(Arc::clone(&file.0))
+    }
+}
+
+impl From<&RegisteredFile> for Handle {
+    fn from(file: &RegisteredFile) -> Self {
+        Self(Arc::clone(&file.0))
+    }
+}
+
+impl ProcessorIdentity {
+    /// One that no other processor of the program has.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Released {
+    pub(crate) fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put(&self, number: u32) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.released.put(self.index);
+    }
+}
+
+impl Drop for SimulatedDescriptor {
+    fn drop(&mut self) {
+        self.released.put(self.number);
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Registration({})", self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_clone_gives_the_number_back() {
+        let released = Released::default();
+        let file = File::simulated(7, released.clone());
+        let handle = Handle::from(&file);
+        drop(file);
+        assert_eq!(released.take(), []);
+        drop(handle);
+        assert_eq!(released.take(), [7]);
+    }
+}

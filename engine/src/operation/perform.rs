@@ -1,0 +1,170 @@
+//! Performs an operation with system calls, in the caller's turn.
+//!
+//! This is all of the thread processor's knowledge of operations, and the kernel processor's for
+//! what has no opcode.
+
+use std::time::Duration;
+
+use super::*;
+use crate::buffer::Buffer;
+use crate::error::Errno;
+use crate::sys::file as call;
+
+/// Performs `operation` and returns what its completion event would carry. What it brings (a file,
+/// a status, an offset) is put into it.
+///
+/// It may block. A buffer that can't hold what it is asked to is answered with `EINVAL`.
+pub(crate) fn perform(operation: &mut Operation) -> Result<u32, Errno> {
+    match operation {
+        Operation::Nop | Operation::LinkTimeout(_) => Ok(0),
+        Operation::Timeout(timeout) => sleep(timeout.duration),
+
+        Operation::Read(read) => {
+            let bytes = read.buffer.part_mut(read.start, read.length).ok_or(Errno::EINVAL)?;
+            read.handle.with_fd(|fd| call::read_at(fd, bytes, read.offset_bytes))
+        }
+        Operation::Write(write) => {
+            let bytes = write.buffer.part(write.start, write.length).ok_or(Errno::EINVAL)?;
+            write.handle.with_fd(|fd| call::write_at(fd, bytes, write.offset_bytes))
+        }
+        Operation::ReadVectored(read) => {
+            let mut parts: Vec<&mut [u8]> = Vec::with_capacity(read.buffers.len());
+            for buffer in &mut read.buffers {
+                parts.push(buffer.as_mut_slice().ok_or(Errno::EINVAL)?);
+            }
+            read.handle.with_fd(|fd| call::read_vectored_at(fd, &mut parts, read.offset_bytes))
+        }
+        Operation::WriteVectored(write) => {
+            let parts: Vec<&[u8]> = write.buffers.iter().map(Buffer::as_slice).collect();
+            write.handle.with_fd(|fd| call::write_vectored_at(fd, &parts, write.offset_bytes))
+        }
+        Operation::Sync(sync) => match sync.reach {
+            SyncReach::Data => call::sync_data(sync.file.fd()?),
+            SyncReach::File => call::sync_file(sync.file.fd()?),
+            SyncReach::FileSystem => call::sync_file_system(sync.file.fd()?),
+        },
+        Operation::Allocate(allocate) => call::allocate(
+            allocate.file.fd()?,
+            allocate.mode.flags(),
+            allocate.offset_bytes,
+            allocate.length_bytes,
+        ),
+        Operation::Truncate(truncate) => call::truncate(truncate.file.fd()?, truncate.length_bytes),
+        Operation::Seek(seek) => {
+            let is_data = seek.target == SeekTarget::Data;
+            seek.offset_bytes = call::seek(seek.file.fd()?, is_data, seek.offset_bytes)?;
+            Ok(0)
+        }
+        Operation::CloneFile(clone) => call::clone_file(clone.source.fd()?, clone.target.fd()?),
+        Operation::CopyRange(range) => call::copy_range(
+            (range.source.fd()?, range.source_offset_bytes),
+            (range.target.fd()?, range.target_offset_bytes),
+            range.length,
+        ),
+        Operation::Advise(advise) => call::advise(
+            advise.file.fd()?,
+            advise.advice.flag(),
+            advise.offset_bytes,
+            advise.length_bytes,
+        ),
+        Operation::CacheStatus(status) => {
+            call::cache_status(status.file.fd()?, status.offset_bytes, status.length_bytes)
+        }
+        Operation::Lock(lock) => call::lock(lock.file.fd()?),
+
+        Operation::Open(open) => perform_open(open),
+        Operation::Close(close) => perform_close(close),
+        Operation::Rename(rename) => {
+            let (source, target) = (at(&rename.source)?, at(&rename.target)?);
+            call::rename(source, target, rename.replace)
+        }
+        Operation::Unlink(unlink) => call::unlink(at(&unlink.place)?, unlink.is_directory),
+        Operation::MakeDirectory(make) => call::make_directory(at(&make.place)?, make.mode),
+        Operation::SymbolicLink(link) => {
+            call::symbolic_link(link.content.as_c_str(), at(&link.place)?)
+        }
+        Operation::Link(link) => call::link(at(&link.source)?, at(&link.target)?),
+        Operation::ReadLink(link) => {
+            let place = at(&link.place)?;
+            call::read_link(place, link.buffer.as_mut_slice().ok_or(Errno::EINVAL)?)
+        }
+        Operation::MakeNode(make) => call::make_node(at(&make.place)?, make.mode, make.device),
+        Operation::ListDirectory(list) => {
+            let buffer = list.buffer.as_mut_slice().ok_or(Errno::EINVAL)?;
+            call::list_directory(list.directory.fd()?, buffer)
+        }
+
+        Operation::Statx(statx) => {
+            let status = match &statx.subject {
+                Subject::Place(place) => call::status(at(place)?, statx.follow),
+                Subject::File(file) => call::status((file.fd()?, c""), statx.follow),
+            };
+            statx.status = Some(Box::new(FileStatus::from(&status?)));
+            Ok(0)
+        }
+        Operation::FileSystemStatus(status) => {
+            (status.magic, status.available_bytes) = call::file_system_status(status.file.fd()?)?;
+            Ok(0)
+        }
+        Operation::ChangeOwner(change) => match &change.subject {
+            Subject::Place(place) => call::change_owner(at(place)?, change.owner, change.group),
+            Subject::File(file) => {
+                call::change_owner((file.fd()?, c""), change.owner, change.group)
+            }
+        },
+        Operation::ChangeMode(change) => call::change_mode(change.file.fd()?, change.mode),
+        Operation::ChangeTimes(change) => match &change.subject {
+            Subject::Place(place) => call::change_times(at(place)?, change.times.as_pairs()),
+            Subject::File(file) => call::change_file_times(file.fd()?, change.times.as_pairs()),
+        },
+        Operation::GetAttribute(get) => {
+            let buffer = get.buffer.as_mut_slice().ok_or(Errno::EINVAL)?;
+            call::get_attribute(get.file.fd()?, get.name.as_c_str(), buffer)
+        }
+        Operation::SetAttribute(set) => {
+            call::set_attribute(set.file.fd()?, set.name.as_c_str(), set.value.as_slice())
+        }
+        Operation::RemoveAttribute(remove) => {
+            call::remove_attribute(remove.file.fd()?, remove.name.as_c_str())
+        }
+        Operation::ListAttributes(list) => {
+            let buffer = list.buffer.as_mut_slice().ok_or(Errno::EINVAL)?;
+            call::list_attributes(list.file.fd()?, buffer)
+        }
+    }
+}
+
+fn perform_open(open: &mut Open) -> Result<u32, Errno> {
+    let fd = call::open(at(&open.place)?, open.flags, open.mode, open.resolve.bits())?;
+    let file = File::from_fd(fd);
+    match &open.slot {
+        Some(slot) => drop(slot.registration().replace(Some(file))),
+        None => open.file = Some(file),
+    }
+    Ok(0)
+}
+
+fn perform_close(close: &mut Close) -> Result<u32, Errno> {
+    let Some(handle) = close.handle.take() else { return Err(Errno::EBADF) };
+    if let Descriptor::Registered(slot) = handle.descriptor() {
+        return slot.replace(None).map(|_| 0).ok_or(Errno::EBADF);
+    }
+    match handle.into_descriptor() {
+        Some(Descriptor::Kernel(fd)) => call::close(fd),
+        Some(Descriptor::Simulated(_)) => Err(Errno::EBADF),
+        Some(Descriptor::Registered(_)) | None => Ok(0),
+    }
+}
+
+fn sleep(duration: Duration) -> Result<u32, Errno> {
+    std::thread::sleep(duration);
+    Ok(0)
+}
+
+fn at(place: &Place) -> Result<call::At<'_>, Errno> {
+    let directory = match &place.directory {
+        Some(directory) => directory.fd()?,
+        None => call::CURRENT_DIRECTORY,
+    };
+    Ok((directory, place.name.as_c_str()))
+}

@@ -1,0 +1,344 @@
+//! From operations to submission queue entries.
+//!
+//! Nothing here is unsafe: an entry is numbers. What its pointers demand is proved where it is
+//! pushed (`kernel.rs`); to make that proof short, every pointer here is to what the operation owns
+//! or to its slot's side storage.
+
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+
+use io_uring::squeue::Entry;
+use io_uring::types::{DestinationSlot, Fd, Fixed, FsyncFlags, OpenHow, Timespec};
+use io_uring::{Probe, opcode};
+use nix::libc;
+
+use super::slots::Side;
+use crate::buffer::Buffer;
+use crate::operation::{
+    Descriptor, File, Handle, Name, Open, Operation, Place, ProcessorIdentity, Statx, Subject,
+    SyncReach,
+};
+use crate::sys::file::{STATX_MASK, status_flags};
+
+/// Which opcodes the kernel knows.
+#[derive(Clone, Debug)]
+pub(super) struct Opcodes([bool; 256]);
+
+/// Memory that an entry names.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memory {
+    address: *mut u8,
+    length: u32,
+    registered: Option<u16>,
+}
+
+/// What an entry names a file by.
+enum Target {
+    Fd(RawFd),
+    Slot(u32),
+}
+
+impl Opcodes {
+    pub(super) fn probe(probe: &Probe) -> Self {
+        let known = |code: usize| u8::try_from(code).is_ok_and(|code| probe.is_supported(code));
+        Self(std::array::from_fn(known))
+    }
+
+    fn has(&self, code: u8) -> bool {
+        self.0[usize::from(code)]
+    }
+}
+
+/// Builds an opcode with the file that a [`Target`] names.
+macro_rules! with_target {
+    ($target:expr, |$fd:ident| $entry:expr) => {
+        match $target {
+            Target::Fd(fd) => {
+                let $fd = Fd(fd);
+                $entry.build()
+            }
+            Target::Slot(slot) => {
+                let $fd = Fixed(slot);
+                $entry.build()
+            }
+        }
+    };
+}
+
+/// The entry for an operation; none if there is no opcode for it here, or if something of it can't
+/// be named to the kernel (a buffer that is too small): a helper then gives the right answer.
+///
+/// `lent` is the memory of the chain member before, for a member that has none of its own.
+pub(super) fn encode(
+    operation: &mut Operation,
+    side: &mut Side,
+    lent: Option<Memory>,
+    opcodes: &Opcodes,
+    identity: ProcessorIdentity,
+) -> Option<Entry> {
+    let code = code(operation)?;
+    if !opcodes.has(code) {
+        return None;
+    }
+    Some(match operation {
+        Operation::Nop => opcode::Nop::new().build(),
+        Operation::Timeout(timeout) => {
+            side.time = Timespec::from(timeout.duration);
+            opcode::Timeout::new(&raw const side.time).build()
+        }
+        Operation::LinkTimeout(timeout) => {
+            side.time = Timespec::from(timeout.duration);
+            opcode::LinkTimeout::new(&raw const side.time).build()
+        }
+
+        Operation::Read(read) => {
+            let memory = memory(&mut read.buffer, identity)?.part(read.start, read.length)?;
+            let offset = read.offset_bytes;
+            let target = target(&read.handle, identity)?;
+            match memory.registered {
+                Some(index) => with_target!(target, |fd| {
+                    opcode::ReadFixed::new(fd, memory.address, memory.length, index).offset(offset)
+                }),
+                None => with_target!(target, |fd| {
+                    opcode::Read::new(fd, memory.address, memory.length).offset(offset)
+                }),
+            }
+        }
+        Operation::Write(write) => {
+            let memory = match (&mut write.buffer, lent) {
+                (Buffer::OfPreviousMember, lent) => lent?,
+                (buffer, _) => memory(buffer, identity)?,
+            };
+            let memory = memory.part(write.start, write.length)?;
+            let offset = write.offset_bytes;
+            let target = target(&write.handle, identity)?;
+            match memory.registered {
+                Some(index) => with_target!(target, |fd| {
+                    opcode::WriteFixed::new(fd, memory.address, memory.length, index).offset(offset)
+                }),
+                None => with_target!(target, |fd| {
+                    opcode::Write::new(fd, memory.address, memory.length).offset(offset)
+                }),
+            }
+        }
+        Operation::ReadVectored(read) => {
+            side.name(&mut read.buffers, identity)?;
+            let (vectors, count) = side.vectors()?;
+            let offset = read.offset_bytes;
+            with_target!(target(&read.handle, identity)?, |fd| {
+                opcode::Readv::new(fd, vectors, count).offset(offset)
+            })
+        }
+        Operation::WriteVectored(write) => {
+            side.name(&mut write.buffers, identity)?;
+            let (vectors, count) = side.vectors()?;
+            let offset = write.offset_bytes;
+            with_target!(target(&write.handle, identity)?, |fd| {
+                opcode::Writev::new(fd, vectors, count).offset(offset)
+            })
+        }
+        Operation::Sync(sync) => {
+            let flags = match sync.reach {
+                SyncReach::Data => FsyncFlags::DATASYNC,
+                SyncReach::File | SyncReach::FileSystem => FsyncFlags::empty(),
+            };
+            opcode::Fsync::new(fd(&sync.file)?).flags(flags).build()
+        }
+        Operation::Allocate(allocate) => {
+            opcode::Fallocate::new(fd(&allocate.file)?, allocate.length_bytes)
+                .offset(allocate.offset_bytes)
+                .mode(allocate.mode.flags())
+                .build()
+        }
+        Operation::Truncate(truncate) => {
+            opcode::Ftruncate::new(fd(&truncate.file)?, truncate.length_bytes).build()
+        }
+        Operation::Advise(advise) => {
+            // The entry's length has 32 bits.
+            let length = u32::try_from(advise.length_bytes).ok()?;
+            opcode::Fadvise::new(fd(&advise.file)?, length.into(), advise.advice.flag())
+                .offset(advise.offset_bytes)
+                .build()
+        }
+
+        Operation::Open(open) => encode_open(open, side, identity)?,
+        Operation::Close(close) => match target(close.handle.as_ref()?, identity)? {
+            Target::Slot(slot) => opcode::Close::new(Fixed(slot)).build(),
+            Target::Fd(_) => match close.handle.take()?.into_descriptor() {
+                Some(Descriptor::Kernel(fd)) => opcode::Close::new(Fd(fd.into_raw_fd())).build(),
+                // Others still have it: giving up our share is all there is to do.
+                _ => opcode::Nop::new().build(),
+            },
+        },
+        Operation::Rename(rename) => {
+            let flags = if rename.replace { 0 } else { libc::RENAME_NOREPLACE };
+            let (source, source_name) = at(&rename.source)?;
+            let (target, target_name) = at(&rename.target)?;
+            opcode::RenameAt::new(source, source_name, target, target_name).flags(flags).build()
+        }
+        Operation::Unlink(unlink) => {
+            let flags = if unlink.is_directory { libc::AT_REMOVEDIR } else { 0 };
+            let (directory, name) = at(&unlink.place)?;
+            opcode::UnlinkAt::new(directory, name).flags(flags).build()
+        }
+        Operation::MakeDirectory(make) => {
+            let (directory, name) = at(&make.place)?;
+            opcode::MkDirAt::new(directory, name).mode(make.mode).build()
+        }
+        Operation::SymbolicLink(link) => {
+            let (directory, name) = at(&link.place)?;
+            opcode::SymlinkAt::new(directory, pointer(&link.content), name).build()
+        }
+        Operation::Link(link) => {
+            let (source, source_name) = at(&link.source)?;
+            let (target, target_name) = at(&link.target)?;
+            opcode::LinkAt::new(source, source_name, target, target_name).build()
+        }
+
+        Operation::Statx(statx) => encode_statx(statx, side)?,
+        Operation::GetAttribute(get) => {
+            let memory = memory(&mut get.buffer, identity)?;
+            let (address, name) = (memory.address.cast(), pointer(&get.name));
+            opcode::FGetXattr::new(fd(&get.file)?, name, address, memory.length).build()
+        }
+        Operation::SetAttribute(set) => {
+            let memory = memory(&mut set.value, identity)?;
+            let (address, name) = (memory.address.cast_const().cast(), pointer(&set.name));
+            opcode::FSetXattr::new(fd(&set.file)?, name, address, memory.length).build()
+        }
+        _ => return None,
+    })
+}
+
+/// The memory of a buffer, as an entry names it; none if there is none.
+pub(super) fn memory(buffer: &mut Buffer, identity: ProcessorIdentity) -> Option<Memory> {
+    let registered = match buffer {
+        Buffer::Lease(lease) => lease.registered(),
+        Buffer::Vec(_) | Buffer::Shared(_) | Buffer::OfPreviousMember => None,
+    };
+    // Known to another ring is unknown here.
+    let registered = registered.filter(|known| known.ring == identity.0).map(|known| known.index);
+    let length = buffer.length();
+    let address = match buffer {
+        Buffer::OfPreviousMember => return None,
+        Buffer::Shared(bytes) => bytes.as_ptr().cast_mut(),
+        buffer => buffer.as_mut_slice()?.as_mut_ptr(),
+    };
+    Some(Memory { address, length, registered })
+}
+
+impl Memory {
+    fn part(self, start: u32, length: u32) -> Option<Self> {
+        let end = start.checked_add(length)?;
+        let address = self.address.wrapping_add(start as usize);
+        (end <= self.length).then_some(Self { address, length, ..self })
+    }
+}
+
+/// The opcode for an operation, if there is one.
+fn code(operation: &Operation) -> Option<u8> {
+    Some(match operation {
+        Operation::Nop => opcode::Nop::CODE,
+        Operation::Timeout(_) => opcode::Timeout::CODE,
+        Operation::LinkTimeout(_) => opcode::LinkTimeout::CODE,
+        Operation::Read(read) => {
+            // The kernel could not be stopped from writing to what others read.
+            if let Buffer::Shared(_) = read.buffer {
+                return None;
+            }
+            opcode::Read::CODE
+        }
+        Operation::Write(_) => opcode::Write::CODE,
+        Operation::ReadVectored(read) => {
+            if read.buffers.iter().any(|buffer| matches!(buffer, Buffer::Shared(_))) {
+                return None;
+            }
+            opcode::Readv::CODE
+        }
+        Operation::WriteVectored(_) => opcode::Writev::CODE,
+        Operation::Sync(sync) if sync.reach != SyncReach::FileSystem => opcode::Fsync::CODE,
+        Operation::Allocate(_) => opcode::Fallocate::CODE,
+        Operation::Truncate(_) => opcode::Ftruncate::CODE,
+        Operation::Advise(_) => opcode::Fadvise::CODE,
+        Operation::Open(_) => opcode::OpenAt2::CODE,
+        Operation::Close(_) => opcode::Close::CODE,
+        Operation::Rename(_) => opcode::RenameAt::CODE,
+        Operation::Unlink(_) => opcode::UnlinkAt::CODE,
+        Operation::MakeDirectory(_) => opcode::MkDirAt::CODE,
+        Operation::SymbolicLink(_) => opcode::SymlinkAt::CODE,
+        Operation::Link(_) => opcode::LinkAt::CODE,
+        Operation::Statx(_) => opcode::Statx::CODE,
+        Operation::GetAttribute(_) => opcode::FGetXattr::CODE,
+        Operation::SetAttribute(_) => opcode::FSetXattr::CODE,
+        _ => return None,
+    })
+}
+
+fn encode_open(open: &Open, side: &mut Side, identity: ProcessorIdentity) -> Option<Entry> {
+    let makes = open.flags & libc::O_CREAT != 0 || open.flags & libc::O_TMPFILE == libc::O_TMPFILE;
+    // A slot is not a descriptor: it is never inherited, and refuses the flag.
+    let close_on_exec = if open.slot.is_none() { libc::O_CLOEXEC } else { 0 };
+    let flags = open.flags | close_on_exec | libc::O_NOCTTY;
+    side.how = OpenHow::new()
+        .flags(u64::from(flags.cast_unsigned()))
+        .mode(if makes { open.mode.into() } else { 0 })
+        .resolve(open.resolve.bits());
+    let (directory, name) = at(&open.place)?;
+    let entry = opcode::OpenAt2::new(directory, name, &raw const side.how);
+    let Some(slot) = &open.slot else { return Some(entry.build()) };
+    let Target::Slot(slot) = target(&Handle::from(slot), identity)? else { return None };
+    let slot = DestinationSlot::try_from_slot_target(slot).ok()?;
+    Some(entry.file_index(Some(slot)).build())
+}
+
+fn encode_statx(statx: &Statx, side: &mut Side) -> Option<Entry> {
+    let (directory, name, flags) = match &statx.subject {
+        Subject::Place(place) => {
+            let (directory, name) = at(place)?;
+            (directory, name, status_flags(place.name.as_c_str(), statx.follow))
+        }
+        Subject::File(file) => (fd(file)?, c"".as_ptr(), status_flags(c"", statx.follow)),
+    };
+    let status = (&raw mut side.status).cast();
+    Some(opcode::Statx::new(directory, name, status).flags(flags).mask(STATX_MASK).build())
+}
+
+fn target(handle: &Handle, identity: ProcessorIdentity) -> Option<Target> {
+    match handle.descriptor() {
+        Descriptor::Kernel(fd) => Some(Target::Fd(fd.as_raw_fd())),
+        Descriptor::Registered(slot) if slot.owner == identity => Some(Target::Slot(slot.index)),
+        Descriptor::Registered(_) | Descriptor::Simulated(_) => None,
+    }
+}
+
+fn fd(file: &File) -> Option<Fd> {
+    file.fd().ok().map(|fd| Fd(fd.as_raw_fd()))
+}
+
+fn at(place: &Place) -> Option<(Fd, *const libc::c_char)> {
+    let directory = match &place.directory {
+        Some(directory) => fd(directory)?,
+        None => Fd(libc::AT_FDCWD),
+    };
+    Some((directory, pointer(&place.name)))
+}
+
+fn pointer(name: &Name) -> *const libc::c_char {
+    name.as_c_str().as_ptr()
+}
+
+impl Side {
+    /// Lists the memory of `buffers` in the side storage.
+    fn name(&mut self, buffers: &mut [Buffer], identity: ProcessorIdentity) -> Option<()> {
+        self.vectors.clear();
+        for buffer in buffers {
+            let memory = memory(buffer, identity)?;
+            let iov_len = memory.length as usize;
+            self.vectors.push(libc::iovec { iov_base: memory.address.cast(), iov_len });
+        }
+        Some(())
+    }
+
+    fn vectors(&self) -> Option<(*const libc::iovec, u32)> {
+        Some((self.vectors.as_ptr(), u32::try_from(self.vectors.len()).ok()?))
+    }
+}

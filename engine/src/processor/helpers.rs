@@ -1,0 +1,127 @@
+//! A bounded crew of threads that perform what the kernel has no asynchronous form of.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use super::Wake;
+use super::finish::raw;
+use super::slots::Assignment;
+use crate::error::Errno;
+
+/// The crew. Threads start when there is work for them; dropping the crew waits for their work.
+pub(super) struct Helpers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    threads_max: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+    /// Told when something was done.
+    wake: Arc<dyn Wake>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<(u32, Assignment)>,
+    done: Vec<(Assignment, i32)>,
+    idle: usize,
+    is_closing: bool,
+}
+
+impl Helpers {
+    pub(super) fn new(threads_max: usize, wake: Arc<dyn Wake>) -> Self {
+        let shared = Shared { state: Mutex::default(), work: Condvar::new(), wake };
+        Self { shared: Arc::new(shared), threads: Vec::new(), threads_max: threads_max.max(1) }
+    }
+
+    /// Gives a slot to the next free helper. If no thread can be started at all, performs it here.
+    pub(super) fn start(&mut self, index: u32, assignment: Assignment) {
+        let mut state = self.shared.lock();
+        state.queue.push_back((index, assignment));
+        let is_short = state.idle < state.queue.len() && self.threads.len() < self.threads_max;
+        drop(state);
+        if is_short && !self.hire() && self.threads.is_empty() {
+            self.shared.perform_one();
+        }
+        self.shared.work.notify_one();
+    }
+
+    /// Takes a slot back that no helper has begun.
+    pub(super) fn withdraw(&mut self, index: u32) -> Option<Assignment> {
+        let mut state = self.shared.lock();
+        let place = state.queue.iter().position(|(queued, _)| *queued == index)?;
+        state.queue.remove(place).map(|(_, assignment)| assignment)
+    }
+
+    /// What was done since the last call: slots, and results as the kernel writes them.
+    pub(super) fn take_done(&mut self) -> Vec<(Assignment, i32)> {
+        std::mem::take(&mut self.shared.lock().done)
+    }
+
+    /// Waits for all work, and returns what was done.
+    pub(super) fn drain(mut self) -> Vec<(Assignment, i32)> {
+        self.join();
+        self.take_done()
+    }
+
+    fn join(&mut self) {
+        self.shared.lock().is_closing = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // A helper that panicked outside an operation has nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+
+    fn hire(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new()
+            .name("ucp-helper".into())
+            .stack_size(256 << 10)
+            .spawn(move || shared.work_until_closing());
+        let is_hired = thread.is_ok();
+        self.threads.extend(thread);
+        is_hired
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work_until_closing(&self) {
+        loop {
+            let mut state = self.lock();
+            while state.queue.is_empty() {
+                if state.is_closing {
+                    return;
+                }
+                state.idle += 1;
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+            drop(state);
+            self.perform_one();
+        }
+    }
+
+    fn perform_one(&self) {
+        let Some((_, mut assignment)) = self.lock().queue.pop_front() else { return };
+        let result = catch_unwind(AssertUnwindSafe(|| assignment.perform()));
+        // A panic here is a bug of ours; its operation must end all the same.
+        let result = raw(result.unwrap_or(Err(Errno::EIO)));
+        self.lock().done.push((assignment, result));
+        self.wake.wake();
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        self.join();
+    }
+}

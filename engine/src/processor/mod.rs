@@ -1,0 +1,172 @@
+//! Asynchronous operation processors: what performs operations while the program goes on.
+//!
+//! All of them give the same answers; a conformance suite over every operation and its errors holds
+//! them together (`tests/engine/conformance/`).
+
+mod encode;
+mod finish;
+mod helpers;
+mod kernel;
+mod slots;
+mod start;
+mod threads;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use kernel::KernelProcessor;
+pub use start::{Configuration, EngineChoice, start};
+pub use threads::ThreadProcessor;
+
+use crate::buffer::BufferPool;
+use crate::error::{Errno, Error};
+use crate::operation::{
+    Chain, CompletionEventQueue, File, Operation, OperationError, OperationId, RegisteredFile,
+    Token,
+};
+use crate::units::{Moment, WallTime};
+
+/// Performs operations: accepts them, and hands each back with its result.
+///
+/// A processor belongs to one thread. Dropping it cancels what can be cancelled and waits for the
+/// rest; what cannot be waited for is leaked, never freed.
+pub trait OperationProcessor {
+    /// Takes an operation and keeps it, with all it owns, until its last completion event.
+    ///
+    /// # Errors
+    ///
+    /// Gives the operation back when the processor is full: that is the back-pressure.
+    fn accept(
+        &mut self,
+        operation: Operation,
+        token: Token,
+    ) -> Result<OperationId, Full<Operation>>;
+
+    /// Takes a chain, all of it or nothing. Each member completes with `token`, in order, once the
+    /// last has ended. The id is the first member's; cancelling it ends the chain there.
+    ///
+    /// # Errors
+    ///
+    /// Gives the chain back when there is no room for all of it.
+    fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>>;
+
+    /// Performs an operation in the caller's turn, if this processor has nothing better for it than
+    /// a system call: then a task goes on without a wait. Otherwise gives it back, to be accepted.
+    ///
+    /// # Errors
+    ///
+    /// Gives the operation back untouched.
+    fn perform_inline(&mut self, operation: Operation) -> Result<Performed, Operation> {
+        Err(operation)
+    }
+
+    /// Asks for an operation to be given up. The outcome arrives as the operation's own completion
+    /// event, and may be a success. A stale id does nothing.
+    fn cancel(&mut self, id: OperationId);
+
+    /// Submits all that was accepted, waits for `at_least` completion events or until `deadline`,
+    /// whichever is first, and puts the events into `events`. Never waits with nothing in flight,
+    /// and may return early: a signal or a wake-up ends the wait.
+    ///
+    /// # Errors
+    ///
+    /// Only if the processor is broken for good.
+    fn submit_and_wait(
+        &mut self,
+        at_least: u32,
+        deadline: Option<Moment>,
+        events: &mut CompletionEventQueue,
+    ) -> Result<(), Error>;
+
+    /// Operations that were accepted and have not ended.
+    fn in_flight(&self) -> u32;
+
+    /// The processor's monotonic clock.
+    fn now(&self) -> Moment;
+
+    /// The processor's calendar clock.
+    fn wall_clock(&self) -> WallTime;
+
+    /// What runs, and why.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Lends blocks of memory that this processor reads and writes fastest: aligned for direct I/O,
+    /// and registered where it can be.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no room for them.
+    fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno>;
+
+    /// Puts a file into the table of registered files, where operations find it faster; or with no
+    /// file, reserves a slot for a chain to open one into.
+    ///
+    /// # Errors
+    ///
+    /// `ENFILE` if the table is full, or as the kernel answers.
+    fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno>;
+
+    /// Ends a wait of [`OperationProcessor::submit_and_wait`] from another thread.
+    fn waker(&self) -> Arc<dyn Wake>;
+}
+
+/// Ends another thread's wait.
+pub trait Wake: Send + std::marker::Sync {
+    /// Ends the wait that is going on, or else the next one.
+    fn wake(&self);
+}
+
+/// What a processor had no room for.
+#[derive(Debug)]
+pub struct Full<T>(pub T);
+
+/// An operation that was performed in the caller's turn.
+#[derive(Debug)]
+pub struct Performed {
+    /// What came of it.
+    pub result: Result<u32, OperationError>,
+    /// The operation with all it owns.
+    pub operation: Operation,
+}
+
+/// Which processor runs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum EngineKind {
+    /// io_uring.
+    Uring,
+    /// Threads that make system calls.
+    Threads,
+    /// Files in memory.
+    Simulated,
+}
+
+/// What runs, and why.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// Which processor.
+    pub engine: EngineKind,
+    /// Why io_uring is not used, if it was wanted: "not permitted (kernel.io_uring_disabled=2)".
+    pub reason: Option<String>,
+    /// What the ring was set up with: "SINGLE_ISSUER DEFER_TASKRUN …"; empty without one.
+    pub features: Vec<&'static str>,
+}
+
+impl fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "io_uring",
+            Self::Threads => "threads",
+            Self::Simulated => "simulated",
+        })
+    }
+}
+
+impl fmt::Display for Capabilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "io_uring: {reason}; using {}", self.engine),
+            None => write!(f, "using {}", self.engine),
+        }
+    }
+}
