@@ -41,5 +41,5 @@ pub mod units;
 
 pub use error::{Errno, Error, ErrorKind};
 pub use operation::{CompletionEvent, Operation, OperationError};
-//pub use proactor::{CompletionHandler, Initiator, Proactor};
+pub use proactor::{CompletionHandler, Initiator, Proactor};
 pub use processor::OperationProcessor;

@@ -1,1 +1,144 @@
-//! .
+//! The proactor: waits for completion events and dispatches each to the handler or the task that
+//! started its operation.
+//!
+//! ```text
+//! task or handler --start--> Initiator --accept--> processor
+//!        ^                                             | submit_and_wait: one enter per turn
+//!        +---- dispatch <---- queue of events <--------+
+//! ```
+//!
+//! Handlers are primitive. A task is an adapter over the same slots: its operations carry the token
+//! of handler 0, and their events wake it. Events are taken from the queue one by one, when their
+//! slot is free already: a handler that panics, or that starts more, finds everything consistent.
+
+mod handler;
+mod shard;
+mod task;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use handler::Handlers;
+pub use handler::{CompletionHandler, Initiator};
+pub use shard::{Shards, WorkQueue};
+use task::Tasks;
+pub use task::{JoinHandle, TaskInitiator};
+
+use crate::error::Error;
+use crate::operation::{CompletionEvent, CompletionEventQueue};
+use crate::processor::{self, Capabilities, Configuration, OperationProcessor};
+use crate::units::Moment;
+
+/// One event loop over one processor, on one thread.
+pub struct Proactor {
+    core: Rc<Core>,
+}
+
+/// What handlers, tasks and the loop share.
+struct Core {
+    handlers: Handlers,
+    tasks: Tasks,
+    events: RefCell<CompletionEventQueue>,
+    /// Dropped last: what it still has in flight is drained then.
+    processor: RefCell<Box<dyn OperationProcessor>>,
+}
+
+/// The handler number that tasks' operations carry.
+const TASKS: u32 = 0;
+
+impl Proactor {
+    /// Starts the processor that is wanted, or that works, and a proactor over it.
+    ///
+    /// # Errors
+    ///
+    /// Only where io_uring is demanded and not to be had.
+    pub fn start(configuration: &Configuration) -> Result<Self, Error> {
+        processor::start(configuration).map(Self::new)
+    }
+
+    /// A proactor over a processor.
+    #[must_use]
+    pub fn new(processor: Box<dyn OperationProcessor>) -> Self {
+        let core = Core {
+            handlers: Handlers::default(),
+            tasks: Tasks::new(processor.waker()),
+            events: RefCell::default(),
+            processor: RefCell::new(processor),
+        };
+        Self { core: Rc::new(core) }
+    }
+
+    /// What tasks start operations with.
+    #[must_use]
+    pub fn initiator(&self) -> TaskInitiator {
+        TaskInitiator::new(Rc::clone(&self.core))
+    }
+
+    /// What runs, and why.
+    #[must_use]
+    pub fn capabilities(&self) -> Capabilities {
+        self.core.processor.borrow().capabilities().clone()
+    }
+
+    /// Runs a future, and everything that it spawns, until the future is done.
+    ///
+    /// # Panics
+    ///
+    /// If the future waits for something that nobody will ever do, or if the processor is broken
+    /// for good; and whatever a task or a handler panics with.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.core.block_on(future)
+    }
+
+    /// Runs one handler until it is finished and nothing of it is in flight.
+    ///
+    /// # Errors
+    ///
+    /// What the handler fails with.
+    ///
+    /// # Panics
+    ///
+    /// As [`Proactor::block_on`].
+    pub fn run<H: CompletionHandler + 'static>(&self, handler: H) -> (H, Result<(), Error>) {
+        self.block_on(self.initiator().run(handler))
+    }
+
+    /// Dispatches what has completed, and waits up to `patience` for something to complete if
+    /// nothing has. For programs that have a loop of their own.
+    ///
+    /// # Errors
+    ///
+    /// Only if the processor is broken for good.
+    pub fn turn(&self, patience: Duration) -> Result<(), Error> {
+        let at_least = u32::from(!patience.is_zero());
+        let deadline = self.core.processor.borrow().now() + patience;
+        self.core.turn(at_least, Some(deadline))
+    }
+}
+
+impl Core {
+    fn turn(&self, at_least: u32, deadline: Option<Moment>) -> Result<(), Error> {
+        {
+            let mut processor = self.processor.borrow_mut();
+            let mut events = self.events.borrow_mut();
+            let at_least = if events.is_empty() { at_least } else { 0 };
+            processor.submit_and_wait(at_least, deadline, &mut events)?;
+        }
+        loop {
+            let event = self.events.borrow_mut().pop();
+            let Some(event) = event else { break };
+            self.dispatch(event);
+        }
+        self.tasks.wake_waiters_for_room();
+        Ok(())
+    }
+
+    fn dispatch(&self, event: CompletionEvent) {
+        match event.token.handler {
+            TASKS => self.tasks.on_complete(event),
+            _ => self.handlers.on_complete(event, self),
+        }
+    }
+}

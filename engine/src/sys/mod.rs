@@ -6,3 +6,4 @@
 pub(crate) mod file;
 pub(crate) mod mapping;
 pub(crate) mod ring;
+pub(crate) mod thread;

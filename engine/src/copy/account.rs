@@ -1,0 +1,272 @@
+//! What a copy tells while it works, and what it tells at its end.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// Is told what happens, from any thread, as it happens.
+pub trait Observer: Sync {
+    /// Something happened to one file.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+/// What happened to one file.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A file, link or directory was copied and stands under its name, or in a stage that will.
+    Copied {
+        /// Where from.
+        source: &'a Path,
+        /// Where to.
+        target: &'a Path,
+        /// How its data was moved; none for what has no data.
+        path: Option<DataPath>,
+        /// How it got its name.
+        publication: Publication,
+        /// The bytes that were copied.
+        bytes: u64,
+    },
+    /// A file was left out: it is named, and counted, and the exit status says so.
+    Skipped {
+        /// Which.
+        source: &'a Path,
+        /// Why.
+        reason: &'a str,
+    },
+    /// Something is worth knowing, though the copy goes on and succeeds.
+    Warned {
+        /// About which file.
+        path: &'a Path,
+        /// What.
+        warning: &'a str,
+    },
+    /// A file could not be copied. The others go on.
+    Failed(&'a Error),
+}
+
+/// How the data of a file was moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DataPath {
+    /// Extents are shared with the source (FICLONE).
+    Clone,
+    /// By the server or inside the kernel (`copy_file_range`).
+    CopyRange,
+    /// Past the page cache on both sides.
+    Direct,
+    /// Read from the page cache, written past it, or the other way round.
+    MixedDirect,
+    /// Through the page cache, many blocks in flight.
+    Buffered,
+    /// Through the page cache in one go: small.
+    Small,
+    /// Read to its end without a known size.
+    Stream,
+}
+
+/// How a file got its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Publication {
+    /// Renamed from a temporary name; nothing stood there.
+    New,
+    /// Renamed over the old file.
+    Replaced,
+    /// Part of a staged directory.
+    Staged,
+    /// Written into the existing file, for this reason.
+    InPlace(&'static str),
+}
+
+/// How far a copy is. Counted up by the copy, looked at by whoever shows it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes_done: AtomicU64,
+    bytes_found: AtomicU64,
+    files_done: AtomicU64,
+    files_found: AtomicU64,
+}
+
+/// Asks a copy to stop. It drains, removes its temporaries and returns.
+#[derive(Debug, Default)]
+pub struct Cancellation(AtomicBool);
+
+/// What a whole copy came to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Regular files copied.
+    pub files: u64,
+    /// Directories made or entered.
+    pub directories: u64,
+    /// Symbolic links copied.
+    pub links: u64,
+    /// Bytes of files copied.
+    pub bytes: u64,
+    /// Files left out.
+    pub skipped: u64,
+    /// Files that could not be copied.
+    pub failed: u64,
+    /// The class that all failures share; none without failures, and [`ErrorKind::Io`] if they
+    /// differ.
+    pub failure: Option<ErrorKind>,
+    /// Whether it was asked to stop.
+    pub was_cancelled: bool,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What ran, and why: "using io_uring", or why not.
+    pub engine: String,
+    /// How many files each data path moved.
+    pub paths: PathCounts,
+}
+
+/// How many files each data path moved.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct PathCounts([u64; DataPath::ALL.len()]);
+
+impl DataPath {
+    /// All paths, in the order that they are tried in.
+    pub const ALL: [Self; 7] = [
+        Self::Clone,
+        Self::CopyRange,
+        Self::Direct,
+        Self::MixedDirect,
+        Self::Buffered,
+        Self::Small,
+        Self::Stream,
+    ];
+
+    /// The path's stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clone => "clone",
+            Self::CopyRange => "copy-range",
+            Self::Direct => "direct",
+            Self::MixedDirect => "mixed-direct",
+            Self::Buffered => "buffered",
+            Self::Small => "small",
+            Self::Stream => "stream",
+        }
+    }
+}
+
+impl fmt::Display for DataPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("new"),
+            Self::Replaced => f.write_str("replaced"),
+            Self::Staged => f.write_str("staged"),
+            Self::InPlace(reason) => write!(f, "in place: {reason}"),
+        }
+    }
+}
+
+impl PathCounts {
+    /// Counts one file.
+    pub fn count(&mut self, path: DataPath) {
+        self.0[path as usize] += 1;
+    }
+
+    /// The paths that moved any, with how many.
+    pub fn used(&self) -> impl Iterator<Item = (DataPath, u64)> {
+        let counts = self.0;
+        DataPath::ALL.into_iter().map(move |path| (path, counts[path as usize])).filter(|c| c.1 > 0)
+    }
+
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+}
+
+impl Progress {
+    /// Counts bytes that were written.
+    pub fn add_bytes(&self, bytes: u64) {
+        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes bytes back: a file is copied again.
+    pub fn take_back_bytes(&self, bytes: u64) {
+        self.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts a file that is done with.
+    pub fn add_file(&self) {
+        self.files_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a file that will be copied.
+    pub fn find_file(&self, bytes: u64) {
+        self.files_found.fetch_add(1, Ordering::Relaxed);
+        self.bytes_found.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes written, and bytes known to be copied.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes_done.load(Ordering::Relaxed), self.bytes_found.load(Ordering::Relaxed))
+    }
+
+    /// Files done, and files known to be copied.
+    #[must_use]
+    pub fn files(&self) -> (u64, u64) {
+        (self.files_done.load(Ordering::Relaxed), self.files_found.load(Ordering::Relaxed))
+    }
+}
+
+impl Cancellation {
+    /// Asks the copy to stop. May be called from a signal handler's thread, any number of times.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the copy was asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Summary {
+    /// Counts a failure.
+    pub(crate) fn fail(&mut self, kind: ErrorKind) {
+        self.failed += 1;
+        self.failure = match self.failure {
+            None => Some(kind),
+            Some(shared) if shared == kind => Some(kind),
+            Some(_) => Some(ErrorKind::Io),
+        };
+    }
+
+    /// Adds what another part of the same copy came to.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.directories += other.directories;
+        self.links += other.links;
+        self.bytes += other.bytes;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.was_cancelled |= other.was_cancelled;
+        self.failure = match (self.failure, other.failure) {
+            (failure, None) | (None, failure) => failure,
+            (Some(mine), Some(theirs)) if mine == theirs => Some(mine),
+            (Some(_), Some(_)) => Some(ErrorKind::Io),
+        };
+        self.paths.add(&other.paths);
+    }
+}
+
+/// Silence.
+impl Observer for () {
+    fn on_event(&self, _event: &Event<'_>) {}
+}

@@ -1,0 +1,197 @@
+//! Completion handlers: objects that are called when their operations complete.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::{Core, TaskInitiator};
+use crate::error::{Error, ErrorKind};
+use crate::limits::HANDLERS_MAX;
+use crate::operation::{Chain, CompletionEvent, End, Operation, OperationId, Token};
+use crate::processor::Full;
+use crate::units::Moment;
+
+/// What is called when operations complete: a loop over many operations in flight, as a state
+/// machine.
+pub trait CompletionHandler {
+    /// Starts the first operations.
+    ///
+    /// # Errors
+    ///
+    /// Ends the handler.
+    fn start(&mut self, initiator: &mut Initiator<'_>) -> Result<(), Error>;
+
+    /// Takes what came of one operation, and starts what follows.
+    ///
+    /// # Errors
+    ///
+    /// Ends the handler, once what it has in flight has ended.
+    fn on_complete(
+        &mut self,
+        event: CompletionEvent,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error>;
+
+    /// Whether its work is done. Asked after each event; with nothing in flight it is never called
+    /// again, finished or not.
+    fn is_finished(&self) -> bool;
+}
+
+/// What a handler starts its operations with.
+pub struct Initiator<'a> {
+    core: &'a Core,
+    handler: u32,
+    in_flight: &'a Cell<u32>,
+}
+
+/// The handlers of one proactor, by number.
+#[derive(Default)]
+pub(super) struct Handlers {
+    entries: RefCell<Vec<Option<Rc<Entry<dyn CompletionHandler>>>>>,
+    free: RefCell<Vec<u32>>,
+}
+
+struct Entry<H: ?Sized> {
+    in_flight: Cell<u32>,
+    failure: RefCell<Option<Error>>,
+    waiter: RefCell<Option<Waker>>,
+    handler: RefCell<H>,
+}
+
+impl Initiator<'_> {
+    /// Starts an operation. Its completion event carries `tag`.
+    ///
+    /// # Errors
+    ///
+    /// Gives the operation back when the processor is full.
+    pub fn start(
+        &mut self,
+        operation: Operation,
+        tag: u32,
+    ) -> Result<OperationId, Full<Operation>> {
+        let token = Token { handler: self.handler, tag };
+        let id = self.core.processor.borrow_mut().accept(operation, token)?;
+        self.in_flight.set(self.in_flight.get() + 1);
+        Ok(id)
+    }
+
+    /// Starts a chain. The completion event of each member carries `tag`.
+    ///
+    /// # Errors
+    ///
+    /// Gives the chain back when the processor is full.
+    pub fn start_chain(&mut self, chain: Chain, tag: u32) -> Result<OperationId, Full<Chain>> {
+        let token = Token { handler: self.handler, tag };
+        let members = u32::try_from(chain.length()).unwrap_or(0);
+        let id = self.core.processor.borrow_mut().accept_chain(chain, token)?;
+        self.in_flight.set(self.in_flight.get() + members);
+        Ok(id)
+    }
+
+    /// Asks for an operation to be given up; its event tells what came of it.
+    pub fn cancel(&mut self, id: OperationId) {
+        self.core.processor.borrow_mut().cancel(id);
+    }
+
+    /// Operations of this handler that have not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    /// The processor's clock.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.core.processor.borrow().now()
+    }
+}
+
+impl Handlers {
+    pub(super) fn on_complete(&self, event: CompletionEvent, core: &Core) {
+        let number = event.token.handler;
+        let entry = self.entries.borrow()[number as usize - 1].clone();
+        let entry = entry.expect("a handler stays while something of it is in flight");
+        if let End::Last(_) = event.end {
+            entry.in_flight.set(entry.in_flight.get() - 1);
+        }
+        if entry.failure.borrow().is_none() {
+            let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
+            let outcome = entry.handler.borrow_mut().on_complete(event, &mut initiator);
+            if let Err(error) = outcome {
+                *entry.failure.borrow_mut() = Some(error);
+            }
+        }
+        if entry.in_flight.get() == 0
+            && let Some(waiter) = entry.waiter.borrow_mut().take()
+        {
+            waiter.wake();
+        }
+    }
+
+    fn add(&self, entry: Rc<Entry<dyn CompletionHandler>>) -> Result<u32, Error> {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(number) = self.free.borrow_mut().pop() {
+            entries[number as usize - 1] = Some(entry);
+            return Ok(number);
+        }
+        if entries.len() >= HANDLERS_MAX {
+            return Err(Error::new(ErrorKind::Io, "start handler", "too many handlers"));
+        }
+        entries.push(Some(entry));
+        Ok(u32::try_from(entries.len()).expect("the maximum is a u32"))
+    }
+
+    fn remove(&self, number: u32) {
+        self.entries.borrow_mut()[number as usize - 1] = None;
+        self.free.borrow_mut().push(number);
+    }
+}
+
+impl TaskInitiator {
+    /// Runs a handler until it is finished or has failed, and nothing of it is in flight; then
+    /// gives it back. If this future is dropped before, the handler is called until its operations
+    /// in flight have ended, and then dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the handler failed with, beside the handler itself.
+    pub async fn run<H: CompletionHandler + 'static>(&self, handler: H) -> (H, Result<(), Error>) {
+        let core = self.core();
+        let entry = Rc::new(Entry {
+            in_flight: Cell::new(0),
+            failure: RefCell::new(None),
+            waiter: RefCell::new(None),
+            handler: RefCell::new(handler),
+        });
+        let number = match core.handlers.add(Rc::<Entry<H>>::clone(&entry)) {
+            Ok(number) => number,
+            Err(error) => return (into_handler(entry), Err(error)),
+        };
+        let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
+        let started = entry.handler.borrow_mut().start(&mut initiator);
+        if let Err(error) = started {
+            *entry.failure.borrow_mut() = Some(error);
+        }
+        poll_fn(|context| {
+            if entry.in_flight.get() == 0 {
+                return Poll::Ready(());
+            }
+            *entry.waiter.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        core.handlers.remove(number);
+        let outcome = match entry.failure.take() {
+            Some(error) => Err(error),
+            None if entry.handler.borrow().is_finished() => Ok(()),
+            None => Err(Error::new(ErrorKind::Io, "run handler", "it stopped before it was done")),
+        };
+        (into_handler(entry), outcome)
+    }
+}
+
+fn into_handler<H>(entry: Rc<Entry<H>>) -> H {
+    let entry = Rc::into_inner(entry).expect("the table gave its share up");
+    entry.handler.into_inner()
+}

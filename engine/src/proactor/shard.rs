@@ -1,0 +1,215 @@
+//! Shards: threads that each have a proactor of their own, and a queue that feeds them.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+use crate::sys::thread as sys;
+
+/// A bounded queue of work that makes more work, shared by shards or tasks.
+///
+/// It ends when every piece that was pushed has been finished, and then no more can come: pieces
+/// are pushed only by whoever is working on one.
+pub struct WorkQueue<T> {
+    state: Mutex<State<T>>,
+    capacity: usize,
+}
+
+struct State<T> {
+    items: VecDeque<T>,
+    /// Pieces that were pushed and not finished.
+    unfinished: usize,
+    waiters: Vec<Waker>,
+}
+
+/// A crew of shards over one queue.
+pub struct Shards {
+    /// Shards at the start: one for each core, pinned to it.
+    pub count: usize,
+    /// Shards at the most, while they mostly wait.
+    pub count_max: usize,
+}
+
+/// How often the crew is looked at.
+const REVIEW_INTERVAL: Duration = Duration::from_millis(2);
+
+impl<T> WorkQueue<T> {
+    /// An empty queue with room for `capacity` pieces.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let state = State { items: VecDeque::new(), unfinished: 0, waiters: Vec::new() };
+        Self { state: Mutex::new(state), capacity }
+    }
+
+    /// Adds a piece.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back when the queue is full: do it yourself, now.
+    pub fn push(&self, item: T) -> Result<(), T> {
+        let mut state = self.lock();
+        if state.items.len() >= self.capacity {
+            return Err(item);
+        }
+        state.items.push_back(item);
+        state.unfinished += 1;
+        let waiter = state.waiters.pop();
+        drop(state);
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes the newest piece, and waits for one if there is none; none once all is finished. Each
+    /// piece that was taken must be finished by [`WorkQueue::finish`].
+    pub async fn take(&self) -> Option<T> {
+        poll_fn(|context| {
+            let mut state = self.lock();
+            if let Some(item) = state.items.pop_back() {
+                return Poll::Ready(Some(item));
+            }
+            if state.unfinished == 0 {
+                return Poll::Ready(None);
+            }
+            if !state.waiters.iter().any(|waiter| waiter.will_wake(context.waker())) {
+                state.waiters.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Says that a piece that was taken is finished, and what it led to was pushed.
+    pub fn finish(&self) {
+        let mut state = self.lock();
+        state.unfinished -= 1;
+        if state.unfinished == 0 {
+            let waiters = std::mem::take(&mut state.waiters);
+            drop(state);
+            waiters.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Whether work waits for somebody to take it.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.lock().items.is_empty()
+    }
+
+    /// Whether every piece was finished.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.lock().unfinished == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shards {
+    /// Runs `work` on every shard until all of them return. While work waits and the cores idle,
+    /// shards are added: what they wait for (a cold disk) serves more of them at a time.
+    pub fn run<T: Send>(&self, queue: &WorkQueue<T>, work: impl Fn() + Sync) {
+        let running = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let mut count = 0;
+            while count < self.count {
+                if !start(scope, &running, Some(count), &work) {
+                    break;
+                }
+                count += 1;
+            }
+            if count == 0 {
+                // No thread is to be had: this one does it all.
+                work();
+                return;
+            }
+            self.review(scope, queue, &running, count, &work);
+        });
+    }
+
+    /// Adds shards while work waits and the cores idle.
+    fn review<'scope, T>(
+        &self,
+        scope: &'scope Scope<'scope, '_>,
+        queue: &WorkQueue<T>,
+        running: &'scope AtomicUsize,
+        mut count: usize,
+        work: &'scope (impl Fn() + Sync),
+    ) {
+        let mut usage = sys::processor_time();
+        while running.load(Ordering::Acquire) > 0 && count < self.count_max {
+            thread::park_timeout(REVIEW_INTERVAL);
+            let now = sys::processor_time();
+            // Less than three quarters of the cores' time was used.
+            let is_idle =
+                (now - usage) * 4 < REVIEW_INTERVAL * u32::try_from(self.count).unwrap_or(1) * 3;
+            usage = now;
+            if is_idle && queue.is_waiting() && start(scope, running, None, work) {
+                count += 1;
+            }
+        }
+    }
+}
+
+fn start<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    running: &'scope AtomicUsize,
+    core: Option<usize>,
+    work: &'scope (impl Fn() + Sync),
+) -> bool {
+    running.fetch_add(1, Ordering::AcqRel);
+    let reviewer = thread::current();
+    let shard = move || {
+        if let Some(core) = core {
+            sys::pin(core);
+        }
+        work();
+        if running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            reviewer.unpark();
+        }
+    };
+    let started = thread::Builder::new().name("ucp-shard".into()).spawn_scoped(scope, shard);
+    if started.is_err() {
+        running.fetch_sub(1, Ordering::AcqRel);
+    }
+    started.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Proactor;
+    use crate::processor::ThreadProcessor;
+
+    #[test]
+    fn shards_do_all_work_that_work_makes() {
+        let queue = WorkQueue::new(4);
+        let done = AtomicUsize::new(0);
+        queue.push(10_u32).unwrap();
+        let shards = Shards { count: 2, count_max: 8 };
+        shards.run(&queue, || {
+            let proactor = Proactor::new(Box::new(ThreadProcessor::new(0, 4)));
+            proactor.block_on(async {
+                while let Some(first) = queue.take().await {
+                    let mut mine = vec![first];
+                    while let Some(piece) = mine.pop() {
+                        done.fetch_add(1, Ordering::Relaxed);
+                        for _ in 0..u32::from(piece > 0) * 2 {
+                            mine.extend(queue.push(piece - 1).err());
+                        }
+                    }
+                    queue.finish();
+                }
+            });
+        });
+        assert_eq!(done.into_inner(), (1 << 11) - 1);
+        assert!(queue.is_finished());
+    }
+}
