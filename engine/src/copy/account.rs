@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -81,17 +82,22 @@ pub enum Publication {
 }
 
 /// How far a copy is. Counted up by the copy, looked at by whoever shows it.
+///
+/// Clones share the counters.
+#[derive(Clone, Debug, Default)]
+pub struct Progress(Arc<Counters>);
+
 #[derive(Debug, Default)]
-pub struct Progress {
+struct Counters {
     bytes_done: AtomicU64,
     bytes_found: AtomicU64,
     files_done: AtomicU64,
     files_found: AtomicU64,
 }
 
-/// Asks a copy to stop. It drains, removes its temporaries and returns.
-#[derive(Debug, Default)]
-pub struct Cancellation(AtomicBool);
+/// Asks a copy to stop. It drains, removes its temporaries and returns. Clones share the request.
+#[derive(Clone, Debug, Default)]
+pub struct Cancellation(Arc<AtomicBool>);
 
 /// What a whole copy came to.
 #[derive(Clone, Debug, Default)]
@@ -192,35 +198,35 @@ impl PathCounts {
 impl Progress {
     /// Counts bytes that were written.
     pub fn add_bytes(&self, bytes: u64) {
-        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        self.0.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Takes bytes back: a file is copied again.
     pub fn take_back_bytes(&self, bytes: u64) {
-        self.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Counts a file that is done with.
     pub fn add_file(&self) {
-        self.files_done.fetch_add(1, Ordering::Relaxed);
+        self.0.files_done.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a file that will be copied.
     pub fn find_file(&self, bytes: u64) {
-        self.files_found.fetch_add(1, Ordering::Relaxed);
-        self.bytes_found.fetch_add(bytes, Ordering::Relaxed);
+        self.0.files_found.fetch_add(1, Ordering::Relaxed);
+        self.0.bytes_found.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bytes written, and bytes known to be copied.
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
-        (self.bytes_done.load(Ordering::Relaxed), self.bytes_found.load(Ordering::Relaxed))
+        (self.0.bytes_done.load(Ordering::Relaxed), self.0.bytes_found.load(Ordering::Relaxed))
     }
 
     /// Files done, and files known to be copied.
     #[must_use]
     pub fn files(&self) -> (u64, u64) {
-        (self.files_done.load(Ordering::Relaxed), self.files_found.load(Ordering::Relaxed))
+        (self.0.files_done.load(Ordering::Relaxed), self.0.files_found.load(Ordering::Relaxed))
     }
 }
 

@@ -5,6 +5,9 @@ use nix::libc;
 use super::{File, Handle};
 use crate::buffer::Buffer;
 
+/// As an offset: wherever the file's position is, which moves. For pipes, terminals and sockets.
+pub const CURRENT_POSITION: u64 = u64::MAX;
+
 /// Reads bytes of a file at an offset into part of a buffer. The result is the number of bytes,
 /// which may be less than asked for; 0 is the end of the file.
 #[derive(Debug)]
@@ -197,6 +200,16 @@ pub struct CacheStatus {
     pub offset_bytes: u64,
     /// The length of the range; 0 is to the end.
     pub length_bytes: u64,
+}
+
+/// Makes an open file move data past the page cache, or through it (`fcntl(2)`, O_DIRECT). `EINVAL`
+/// where the file system can't.
+#[derive(Debug)]
+pub struct SetDirect {
+    /// The file. All clones of it are changed.
+    pub file: File,
+    /// Whether data goes past the page cache.
+    pub is_direct: bool,
 }
 
 /// Takes an advisory lock on a file, for as long as it is open, without waiting (`flock(2)`).

@@ -53,6 +53,7 @@ pub enum Operation {
     CopyRange(CopyRange),
     Advise(Advise),
     CacheStatus(CacheStatus),
+    SetDirect(SetDirect),
     Lock(Lock),
 
     Open(Open),
@@ -103,6 +104,7 @@ impl Operation {
             Self::CopyRange(_) => "copy range",
             Self::Advise(_) => "advise",
             Self::CacheStatus(_) => "cache status",
+            Self::SetDirect(_) => "set direct",
             Self::Lock(_) => "lock",
             Self::Open(_) => "open",
             Self::Close(_) => "close",

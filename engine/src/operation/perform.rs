@@ -70,6 +70,7 @@ pub(crate) fn perform(operation: &mut Operation) -> Result<u32, Errno> {
         Operation::CacheStatus(status) => {
             call::cache_status(status.file.fd()?, status.offset_bytes, status.length_bytes)
         }
+        Operation::SetDirect(set) => call::set_direct(set.file.fd()?, set.is_direct),
         Operation::Lock(lock) => call::lock(lock.file.fd()?),
 
         Operation::Open(open) => perform_open(open),

@@ -76,6 +76,23 @@ impl Initiator<'_> {
         Ok(id)
     }
 
+    /// Starts an operation to be performed beside this thread even if it need not wait; see
+    /// [`crate::OperationProcessor::accept_beside`].
+    ///
+    /// # Errors
+    ///
+    /// Gives the operation back when the processor is full.
+    pub fn start_beside(
+        &mut self,
+        operation: Operation,
+        tag: u32,
+    ) -> Result<OperationId, Full<Operation>> {
+        let token = Token { handler: self.handler, tag };
+        let id = self.core.processor.borrow_mut().accept_beside(operation, token)?;
+        self.in_flight.set(self.in_flight.get() + 1);
+        Ok(id)
+    }
+
     /// Starts a chain. The completion event of each member carries `tag`.
     ///
     /// # Errors

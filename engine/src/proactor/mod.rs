@@ -24,7 +24,7 @@ use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
 pub use shard::{Shards, WorkQueue};
 use task::Tasks;
-pub use task::{JoinHandle, TaskInitiator};
+pub use task::{JoinHandle, TaskInitiator, join_all};
 
 use crate::error::Error;
 use crate::operation::{CompletionEvent, CompletionEventQueue};

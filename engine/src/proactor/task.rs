@@ -405,6 +405,24 @@ impl TaskInitiator {
     }
 }
 
+/// Runs futures side by side until all are done. They may borrow; they are polled together.
+pub async fn join_all<'a>(futures: Vec<Pin<Box<dyn Future<Output = ()> + 'a>>>) {
+    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
+    std::future::poll_fn(|context| {
+        let mut is_done = true;
+        for place in &mut futures {
+            if let Some(future) = place {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(()) => *place = None,
+                    Poll::Pending => is_done = false,
+                }
+            }
+        }
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// A future that performs one operation. Dropping it before it is done leaves the operation to
 /// end by itself: a read is cancelled, a write runs to its end.
 #[must_use = "nothing is started before it is awaited"]

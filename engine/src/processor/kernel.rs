@@ -137,6 +137,22 @@ impl KernelProcessor {
         Some(entry.user_data(user_data))
     }
 
+    fn accept_with(
+        &mut self,
+        operation: Operation,
+        token: Token,
+        flags: Flags,
+    ) -> Result<OperationId, Full<Operation>> {
+        let index = self.slots.insert(operation, token).map_err(Full)?;
+        let id = self.slots.id(index);
+        match self.encode(index, None) {
+            Some(entry) if self.push(&entry.flags(flags)) => {}
+            Some(_) => return Err(Full(self.slots.remove(index))),
+            None => self.assign(index),
+        }
+        Ok(id)
+    }
+
     fn assign(&mut self, index: u32) {
         self.assigned += 1;
         self.helpers.start(index, self.slots.assign(index));
@@ -282,14 +298,15 @@ impl OperationProcessor for KernelProcessor {
         operation: Operation,
         token: Token,
     ) -> Result<OperationId, Full<Operation>> {
-        let index = self.slots.insert(operation, token).map_err(Full)?;
-        let id = self.slots.id(index);
-        match self.encode(index, None) {
-            Some(entry) if self.push(&entry) => {}
-            Some(_) => return Err(Full(self.slots.remove(index))),
-            None => self.assign(index),
-        }
-        Ok(id)
+        self.accept_with(operation, token, Flags::empty())
+    }
+
+    fn accept_beside(
+        &mut self,
+        operation: Operation,
+        token: Token,
+    ) -> Result<OperationId, Full<Operation>> {
+        self.accept_with(operation, token, Flags::ASYNC)
     }
 
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>> {

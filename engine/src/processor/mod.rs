@@ -42,6 +42,21 @@ pub trait OperationProcessor {
         token: Token,
     ) -> Result<OperationId, Full<Operation>>;
 
+    /// Takes an operation as [`OperationProcessor::accept`] does, and has it performed beside the
+    /// caller even where the kernel could do it in the caller's turn: a large write into the page
+    /// cache then runs on another core (IOSQE_ASYNC).
+    ///
+    /// # Errors
+    ///
+    /// Gives the operation back when the processor is full.
+    fn accept_beside(
+        &mut self,
+        operation: Operation,
+        token: Token,
+    ) -> Result<OperationId, Full<Operation>> {
+        self.accept(operation, token)
+    }
+
     /// Takes a chain, all of it or nothing. Each member completes with `token`, in order, once the
     /// last has ended. The id is the first member's; cancelling it ends the chain there.
     ///

@@ -23,11 +23,19 @@ pub(crate) type At<'a> = (BorrowedFd<'a>, &'a CStr);
 /// Names are relative to the current directory.
 pub(crate) const CURRENT_DIRECTORY: BorrowedFd<'static> = fcntl::AT_FDCWD;
 
+/// An offset of `u64::MAX` is the file's position, as for io_uring.
 pub(crate) fn read_at(fd: BorrowedFd<'_>, bytes: &mut [u8], offset: u64) -> Result<u32, Errno> {
+    if offset == u64::MAX {
+        return unistd::read(fd, bytes).map(count);
+    }
     uio::pread(fd, bytes, signed(offset)?).map(count)
 }
 
+/// An offset of `u64::MAX` is the file's position, as for io_uring.
 pub(crate) fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<u32, Errno> {
+    if offset == u64::MAX {
+        return unistd::write(fd, bytes).map(count);
+    }
     uio::pwrite(fd, bytes, signed(offset)?).map(count)
 }
 
@@ -137,6 +145,12 @@ pub(crate) fn cache_status(fd: BorrowedFd<'_>, offset: u64, length: u64) -> Resu
         libc::syscall(SYS_CACHESTAT, fd.as_raw_fd(), range.as_ptr(), answer.as_mut_ptr(), 0_u32)
     })?;
     Ok(u32::try_from(answer[0]).unwrap_or(u32::MAX))
+}
+
+pub(crate) fn set_direct(fd: BorrowedFd<'_>, is_direct: bool) -> Result<u32, Errno> {
+    let mut flags = OFlag::from_bits_retain(fcntl::fcntl(fd, fcntl::FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_DIRECT, is_direct);
+    fcntl::fcntl(fd, fcntl::FcntlArg::F_SETFL(flags)).map(|_| 0)
 }
 
 pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
