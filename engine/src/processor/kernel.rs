@@ -146,8 +146,11 @@ impl KernelProcessor {
         let index = self.slots.insert(operation, token).map_err(Full)?;
         let id = self.slots.id(index);
         match self.encode(index, None) {
-            Some(entry) if self.push(&entry.flags(flags)) => {}
-            Some(_) => return Err(Full(self.slots.remove(index))),
+            Some(entry) => {
+                if !self.push(&entry.flags(flags)) {
+                    return Err(Full(self.slots.remove(index)));
+                }
+            }
             None => self.assign(index),
         }
         Ok(id)
