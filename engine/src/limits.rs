@@ -27,6 +27,25 @@ pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 /// that disks ask for.
 pub const BUFFER_ALIGNMENT_BYTES: u64 = 4 * KIB;
 
+/// A file up to this size is moved by one read and one write, in the turn of whoever copies it.
+pub const SMALL_BYTES_MAX: u64 = 256 * KIB;
+/// From this size on a file is moved in many blocks by a processor of its own.
+pub const LARGE_BYTES_MIN: u64 = 4 * MIB;
+/// Pieces of a tree that wait for a shard. Each holds two directories open; when there is no more
+/// room, whoever found the piece does it at once.
+pub const TREE_QUEUE_MAX: usize = 64;
+/// Shards of a tree copy at the most, while they mostly wait for a disk.
+pub const TREE_SHARDS_MAX: usize = 32;
+/// Pieces of a tree that one proactor copies side by side where there is only one.
+pub const TREE_TASKS: usize = 4;
+/// How often a copy of a file begins again because the source was changed meanwhile.
+pub const SOURCE_CHANGED_RETRIES: u32 = 1;
+/// How many temporary names are tried before the copy of a file is given up.
+pub const TEMPORARY_ATTEMPTS_MAX: u64 = 16;
+/// How many symbolic links a target operand may lead through, as in path resolution
+/// (`path_resolution(7)`).
+pub const LINKS_FOLLOWED_MAX: u32 = 40;
+
 /// Tasks that one proactor runs at a time.
 pub const TASKS_MAX: usize = 1 << 16;
 /// Handlers that one proactor keeps at a time.

@@ -12,6 +12,12 @@ use crate::error::{Error, ErrorKind};
 pub trait Observer: Sync {
     /// Something happened to one file.
     fn on_event(&self, event: &Event<'_>);
+
+    /// Whether it wants to hear of each file that was copied. Where it does not, the names are not
+    /// even put together.
+    fn wants_copies(&self) -> bool {
+        true
+    }
 }
 
 /// What happened to one file.
@@ -275,4 +281,8 @@ impl Summary {
 /// Silence.
 impl Observer for () {
     fn on_event(&self, _event: &Event<'_>) {}
+
+    fn wants_copies(&self) -> bool {
+        false
+    }
 }

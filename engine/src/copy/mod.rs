@@ -1,15 +1,37 @@
 //! Copying files and trees.
 
 mod account;
+mod blocks;
+mod file;
+mod io;
+mod operands;
 mod options;
+mod pipeline;
+mod publication;
+mod publish;
+mod route;
+mod stage;
+mod temporary;
+mod tree;
+mod worker;
 
+use std::future::Future;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 pub use account::*;
+use operands::{Outcome, first_piece};
 pub use options::*;
+use tree::Piece;
+use worker::{BlockEngine, Job, Surroundings, Worker};
 
 use crate::error::Error;
-use crate::processor::Configuration;
+use crate::limits::{TREE_SHARDS_MAX, TREE_TASKS};
+use crate::proactor::{Proactor, Shards, join_all};
+use crate::processor::{Configuration, ThreadProcessor};
 
 /// A copy to be made.
 #[derive(Clone, Debug)]
@@ -40,17 +62,168 @@ pub enum TargetRole {
 
 /// Copies files and trees, and tells what happened.
 ///
-/// Failures of single files are told to the observer and counted; the other files go on.
+/// Small files are copied by one thread a core, or more while they wait for the disk; large ones
+/// through a ring. Failures of single files are told to the observer and counted; the other files
+/// go on.
 ///
 /// # Errors
 ///
 /// If nothing could be begun: the target is not a directory, io_uring was demanded and is missing.
+///
+/// # Examples
+///
+/// ```
+/// use ucp_engine::copy::{self, Cancellation, Progress, Request};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let scratch = tempfile::tempdir()?;
+/// let (source, target) = (scratch.path().join("a"), scratch.path().join("b"));
+/// std::fs::write(&source, "text")?;
+/// let request = Request::new([source], &target);
+/// let summary = copy::copy(&request, &(), &Progress::default(), &Cancellation::default())?;
+/// assert_eq!((summary.files, summary.bytes, summary.failed), (1, 4, 0));
+/// assert_eq!(std::fs::read(target)?, b"text");
+/// # Ok(())
+/// # }
+/// ```
 pub fn copy(
     request: &Request,
     observer: &dyn Observer,
     progress: &Progress,
     cancellation: &Cancellation,
 ) -> Result<Summary, Error> {
-    let _ = (request, observer, progress, cancellation);
-    Ok(Summary::default())
+    let proactor = inline_proactor();
+    let crew = Crew::Shards(&request.engine);
+    proactor.block_on(copy_with(request, observer, progress, cancellation, &proactor, crew))
+}
+
+/// Copies files and trees on one proactor, several pieces side by side.
+///
+/// For programs that have a proactor, and for simulations: everything that the copy does goes
+/// through it.
+///
+/// # Errors
+///
+/// As [`copy`].
+pub fn copy_on(
+    proactor: &Proactor,
+    request: &Request,
+    observer: &dyn Observer,
+    progress: &Progress,
+    cancellation: &Cancellation,
+) -> Result<Summary, Error> {
+    let crew = Crew::Tasks;
+    proactor.block_on(copy_with(request, observer, progress, cancellation, proactor, crew))
+}
+
+/// Who copies the pieces of a tree.
+#[derive(Clone, Copy)]
+enum Crew<'a> {
+    /// Threads, each with a proactor of its own, and one more for blocks of large files.
+    Shards(&'a Configuration),
+    /// Tasks on the proactor that everything runs on.
+    Tasks,
+}
+
+async fn copy_with(
+    request: &Request,
+    observer: &dyn Observer,
+    progress: &Progress,
+    cancellation: &Cancellation,
+    proactor: &Proactor,
+    crew: Crew<'_>,
+) -> Result<Summary, Error> {
+    let tasks = proactor.initiator();
+    let started = tasks.now();
+    let has_several = request.sources.len() > 1;
+    let mut job = Job::new(request.options, observer, progress, cancellation, has_several);
+    let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
+    job.surroundings = Surroundings::look(&io).await;
+    let worker = Worker::new(&job, tasks.clone(), crew.block_engine());
+    // Started now, though it may not be needed: what runs, and why, is part of every account.
+    let engine = worker.block_tasks()?.capabilities().to_string();
+    let destination = worker.destination(request).await?;
+    for source in &request.sources {
+        if cancellation.is_cancelled() {
+            worker.summary.borrow_mut().was_cancelled = true;
+            break;
+        }
+        match worker.copy_operand(source, &destination).await {
+            Ok(Outcome::Done) => {}
+            Ok(Outcome::Tree(piece)) => copy_tree(&job, piece, &worker, crew).await,
+            Err(error) => worker.fail(&error),
+        }
+    }
+    let mut summary = worker.summary.take();
+    summary.was_cancelled |= cancellation.is_cancelled() && summary.failed > 0;
+    summary.elapsed = tasks.now().since(started);
+    summary.engine = engine;
+    Ok(summary)
+}
+
+async fn copy_tree(job: &Job<'_>, piece: Piece, worker: &Worker<'_>, crew: Crew<'_>) {
+    let pieces = first_piece(piece);
+    match crew {
+        Crew::Shards(configuration) => {
+            let total = Mutex::new(Summary::default());
+            let cores = thread::available_parallelism().map_or(1, NonZero::get);
+            let shards = Shards { count: cores, count_max: TREE_SHARDS_MAX.max(cores) };
+            shards.run(&pieces, || {
+                let proactor = inline_proactor();
+                let tasks = proactor.initiator();
+                let worker = Worker::new(job, tasks, BlockEngine::own(configuration));
+                proactor.block_on(worker.work(&pieces));
+                let part = worker.summary.take();
+                total.lock().unwrap_or_else(PoisonError::into_inner).add(&part);
+            });
+            let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+            worker.summary.borrow_mut().add(&total);
+        }
+        Crew::Tasks => {
+            let workers: Vec<_> = (0..TREE_TASKS)
+                .map(|_| Worker::new(job, worker.io.tasks.clone(), BlockEngine::same()))
+                .collect();
+            let work = workers.iter().map(|worker| {
+                let work: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(worker.work(&pieces));
+                work
+            });
+            join_all(work.collect()).await;
+            for part in &workers {
+                worker.summary.borrow_mut().add(&part.summary.take());
+            }
+        }
+    }
+}
+
+/// A proactor whose operations are performed in the caller's turn.
+fn inline_proactor() -> Proactor {
+    Proactor::new(Box::new(ThreadProcessor::new(0, INLINE_SLOTS)))
+}
+
+/// Slots of a proactor that performs nearly everything at once.
+const INLINE_SLOTS: u32 = 16;
+
+impl<'a> Crew<'a> {
+    fn block_engine(self) -> BlockEngine<'a> {
+        match self {
+            Self::Shards(configuration) => BlockEngine::own(configuration),
+            Self::Tasks => BlockEngine::same(),
+        }
+    }
+}
+
+impl Request {
+    /// A copy of `sources` to `target`, made as `ucp SOURCE… TARGET` makes it.
+    pub fn new<P: Into<PathBuf>>(
+        sources: impl IntoIterator<Item = P>,
+        target: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            sources: sources.into_iter().map(Into::into).collect(),
+            target: target.into(),
+            target_role: TargetRole::default(),
+            options: Options::default(),
+            engine: Configuration::default(),
+        }
+    }
 }

@@ -1,0 +1,318 @@
+//! The handler that moves a large file through many blocks in flight: it does what the pipeline
+//! decides.
+
+use super::io::cancelled;
+use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
+use super::{Cancellation, Progress};
+use crate::buffer::{Buffer, BufferPool, Lease};
+use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::RETRIES_MAX;
+use crate::operation::{
+    Cause, Chain, CompletionEvent, Handle, Operation, OperationError, Read, Write,
+};
+use crate::proactor::{CompletionHandler, Initiator};
+
+/// Copies the bytes of one file to another.
+pub(super) struct BlockCopy {
+    pipeline: Pipeline,
+    geometry: Geometry,
+    source: Handle,
+    target: Handle,
+    pool: BufferPool,
+    /// The read's side of a pair, until the write's side comes.
+    pairs: Vec<Option<Pair>>,
+    retries: u32,
+    progress: Progress,
+    cancellation: Cancellation,
+    /// Which side the failure was on, for its message.
+    pub(super) failed_side: Option<Side>,
+}
+
+/// One of the two files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Side {
+    Source,
+    Target,
+}
+
+struct Pair {
+    read: Result<u32, OperationError>,
+    buffer: Buffer,
+}
+
+impl BlockCopy {
+    pub(super) fn new(
+        geometry: Geometry,
+        (source, target): (Handle, Handle),
+        pool: BufferPool,
+        progress: Progress,
+        cancellation: Cancellation,
+    ) -> Self {
+        Self {
+            pipeline: Pipeline::new(geometry),
+            geometry,
+            source,
+            target,
+            pool,
+            pairs: (0..geometry.depth).map(|_| None).collect(),
+            retries: 0,
+            progress,
+            cancellation,
+            failed_side: None,
+        }
+    }
+
+    fn take(
+        &mut self,
+        step: Result<Step, PipelineError>,
+        buffer: Buffer,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            self.pipeline.stop();
+            return Err(cancelled());
+        }
+        match step {
+            Ok(step) => self.start_step(step, buffer, initiator),
+            Err(error) => {
+                self.pipeline.stop();
+                Err(self.explain(error))
+            }
+        }
+    }
+
+    fn start_step(
+        &mut self,
+        step: Step,
+        mut buffer: Buffer,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        let started = match step {
+            Step::Rest => return Ok(()),
+            Step::Read(transfer) => {
+                let read = self.read(transfer, buffer);
+                initiator.start(Operation::Read(read), transfer.block).is_ok()
+            }
+            Step::Write { transfer, zero_from } => {
+                let end = transfer.buffer_start + transfer.length;
+                if end > zero_from
+                    && let Some(padding) = buffer.part_mut(zero_from, end - zero_from)
+                {
+                    padding.fill(0);
+                }
+                let write = Operation::Write(Write {
+                    handle: self.target.clone(),
+                    buffer,
+                    offset_bytes: transfer.file_offset,
+                    start: transfer.buffer_start,
+                    length: transfer.length,
+                });
+                // Through the page cache a write is a copy of memory: another core does it.
+                let is_buffered = self.geometry.write_alignment == 1;
+                let started = match is_buffered {
+                    true => initiator.start_beside(write, transfer.block),
+                    false => initiator.start(write, transfer.block),
+                };
+                started.is_ok()
+            }
+            Step::ReadThenWrite(transfer) => {
+                let read = self.read(transfer, buffer);
+                let target = self.target.clone();
+                let chain = Chain::read_then_write(read, target, transfer.file_offset);
+                initiator.start_chain(chain, transfer.block).is_ok()
+            }
+        };
+        if started {
+            return Ok(());
+        }
+        self.pipeline.stop();
+        Err(Error::new(ErrorKind::Io, "start operation", "the processor has no room"))
+    }
+
+    fn read(&self, transfer: Transfer, buffer: Buffer) -> Read {
+        Read {
+            handle: self.source.clone(),
+            buffer,
+            offset_bytes: transfer.file_offset,
+            start: transfer.buffer_start,
+            length: transfer.length,
+        }
+    }
+
+    fn on_read_complete(
+        &mut self,
+        block: u32,
+        result: Result<u32, OperationError>,
+        read: Read,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        if self.geometry.mode == super::PipelineMode::Linked && self.pipeline.is_pairing(block) {
+            self.pairs[block as usize] = Some(Pair { read: result, buffer: read.buffer });
+            return Ok(());
+        }
+        match result {
+            Ok(bytes) => {
+                let step = self.pipeline.on_read_complete(block, bytes);
+                self.take(step, read.buffer, initiator)
+            }
+            Err(error) => {
+                let at = read.offset_bytes;
+                self.retry(error, Side::Source, at, Operation::Read(read), block, initiator)
+            }
+        }
+    }
+
+    fn on_write_complete(
+        &mut self,
+        block: u32,
+        result: Result<u32, OperationError>,
+        write: Write,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        if let Some(pair) = self.pairs[block as usize].take() {
+            return self.on_pair_complete(block, pair, result, &write, initiator);
+        }
+        match result {
+            Ok(bytes) => {
+                self.progress.add_bytes(u64::from(bytes));
+                let step = self.pipeline.on_write_complete(block, bytes);
+                self.take(step, write.buffer, initiator)
+            }
+            Err(error) => {
+                let at = write.offset_bytes;
+                self.retry(error, Side::Target, at, Operation::Write(write), block, initiator)
+            }
+        }
+    }
+
+    /// Both sides of a pair have ended: the read in full, or short or failed with the write undone.
+    fn on_pair_complete(
+        &mut self,
+        block: u32,
+        pair: Pair,
+        written: Result<u32, OperationError>,
+        write: &Write,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        let at = write.offset_bytes;
+        let read = match pair.read {
+            Ok(read) => read,
+            Err(error) if is_transient(error.errno) => {
+                // The pipeline takes a read of nothing for the end; start the read again instead.
+                let step = self.pipeline.restart_pair_as_read(block);
+                return self.retry_step(error, Side::Source, at, step, pair.buffer, initiator);
+            }
+            Err(error) => return Err(self.fail(error.errno, Side::Source, at)),
+        };
+        let written = match written {
+            Ok(written) => Some(written),
+            Err(error) if error.cause == Cause::LinkBroken || is_transient(error.errno) => None,
+            Err(error) => return Err(self.fail(error.errno, Side::Target, at)),
+        };
+        self.progress.add_bytes(u64::from(written.unwrap_or(0)));
+        let step = self.pipeline.on_pair_complete(block, read, written);
+        self.take(step, pair.buffer, initiator)
+    }
+
+    /// Starts an operation again that the kernel asked to be tried again, or fails.
+    fn retry(
+        &mut self,
+        error: OperationError,
+        side: Side,
+        at: u64,
+        operation: Operation,
+        block: u32,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            self.pipeline.stop();
+            return Err(cancelled());
+        }
+        if !is_transient(error.errno) || self.retries >= RETRIES_MAX {
+            return Err(self.fail(error.errno, side, at));
+        }
+        self.retries += 1;
+        match initiator.start(operation, block) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.fail(Errno::EAGAIN, side, at)),
+        }
+    }
+
+    fn retry_step(
+        &mut self,
+        error: OperationError,
+        side: Side,
+        at: u64,
+        step: Step,
+        buffer: Buffer,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        if self.retries >= RETRIES_MAX {
+            return Err(self.fail(error.errno, side, at));
+        }
+        self.retries += 1;
+        self.take(Ok(step), buffer, initiator)
+    }
+
+    fn fail(&mut self, errno: Errno, side: Side, at: u64) -> Error {
+        self.pipeline.stop();
+        self.failed_side = Some(side);
+        let verb = if side == Side::Source { "read" } else { "write" };
+        Error::from_errno(verb, errno).at(at)
+    }
+
+    fn explain(&mut self, error: PipelineError) -> Error {
+        match error {
+            PipelineError::SourceShrank(at) => {
+                self.failed_side = Some(Side::Source);
+                let reason = "the file became shorter while it was copied";
+                Error::new(ErrorKind::SourceChanged, "read", reason).at(at)
+            }
+            PipelineError::WroteNothing(at) => {
+                self.failed_side = Some(Side::Target);
+                Error::new(ErrorKind::Storage, "write", "nothing was written").at(at)
+            }
+        }
+    }
+}
+
+impl CompletionHandler for BlockCopy {
+    fn start(&mut self, initiator: &mut Initiator<'_>) -> Result<(), Error> {
+        for block in 0..self.geometry.depth {
+            let step = self.pipeline.start(block);
+            if step == Step::Rest {
+                break;
+            }
+            let lease: Option<Lease> = self.pool.lease();
+            let Some(lease) = lease else {
+                return Err(Error::new(ErrorKind::Io, "lend buffer", "the pool is empty"));
+            };
+            self.take(Ok(step), lease.into(), initiator)?;
+        }
+        Ok(())
+    }
+
+    fn on_complete(
+        &mut self,
+        event: CompletionEvent,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        let (block, result) = (event.token.tag, event.result);
+        match event.into_operation() {
+            Some(Operation::Read(read)) => self.on_read_complete(block, result, read, initiator),
+            Some(Operation::Write(write)) => {
+                self.on_write_complete(block, result, write, initiator)
+            }
+            _ => unreachable!("a copy of blocks reads and writes"),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.pipeline.is_finished()
+    }
+}
+
+/// Whether the kernel asks for the same again.
+fn is_transient(errno: Errno) -> bool {
+    matches!(errno, Errno::EAGAIN | Errno::EINTR)
+}

@@ -1,0 +1,119 @@
+//! How a copy starts operations: with retries in one place, errors that name what failed, and
+//! cancellation between any two steps.
+
+use super::Cancellation;
+use crate::buffer::Buffer;
+use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::RETRIES_MAX;
+use crate::operation::{File, FileStatus, Name, Open, Operation, Place, Statx, Subject, Unlink};
+use crate::proactor::TaskInitiator;
+
+/// Starts operations for a copy.
+#[derive(Clone)]
+pub(super) struct Io {
+    pub(super) tasks: TaskInitiator,
+    pub(super) cancellation: Cancellation,
+}
+
+impl Io {
+    /// Performs an operation, unless the copy was cancelled.
+    pub(super) async fn perform(&self, operation: Operation) -> Result<Operation, Error> {
+        self.check()?;
+        self.perform_always(operation).await
+    }
+
+    /// Performs an operation even if the copy was cancelled: to clean up.
+    ///
+    /// What the kernel asks to be tried again is; a lock that another has is not that.
+    pub(super) async fn perform_always(&self, operation: Operation) -> Result<Operation, Error> {
+        self.perform_counted(operation).await.map(|(_, operation)| operation)
+    }
+
+    /// The same, with the operation's number.
+    pub(super) async fn perform_counted(
+        &self,
+        mut operation: Operation,
+    ) -> Result<(u32, Operation), Error> {
+        let verb = operation.verb();
+        let mut retries = 0;
+        loop {
+            let (result, back) = self.tasks.perform(operation).await;
+            match result.map_err(|error| error.errno) {
+                Ok(number) => return Ok((number, back)),
+                Err(Errno::EINTR | Errno::EAGAIN)
+                    if retries < RETRIES_MAX && !matches!(back, Operation::Lock(_)) =>
+                {
+                    retries += 1;
+                    operation = back;
+                }
+                Err(errno) => return Err(Error::from_errno(verb, errno)),
+            }
+        }
+    }
+
+    /// Fails if the copy was cancelled.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            return Err(cancelled());
+        }
+        Ok(())
+    }
+
+    pub(super) async fn open(&self, open: Open) -> Result<File, Error> {
+        match self.perform(Operation::Open(open)).await? {
+            Operation::Open(Open { file: Some(file), .. }) => Ok(file),
+            _ => Err(Error::from_errno("open", Errno::EBADF)),
+        }
+    }
+
+    pub(super) async fn status_of(&self, file: &File) -> Result<FileStatus, Error> {
+        self.status(Subject::File(file.clone()), false).await
+    }
+
+    /// The status of a name; none if nothing stands there.
+    pub(super) async fn status_at(
+        &self,
+        place: Place,
+        follow: bool,
+    ) -> Result<Option<FileStatus>, Error> {
+        match self.status(Subject::Place(place), follow).await {
+            Ok(status) => Ok(Some(status)),
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn status(&self, subject: Subject, follow: bool) -> Result<FileStatus, Error> {
+        let statx = Statx { subject, follow, status: None };
+        match self.perform(Operation::Statx(statx)).await? {
+            Operation::Statx(Statx { status: Some(status), .. }) => Ok(*status),
+            _ => Err(Error::from_errno("status", Errno::EIO)),
+        }
+    }
+
+    /// Removes a name to clean up; that it is gone already is fine.
+    pub(super) async fn remove(&self, directory: &File, name: &Name, is_directory: bool) {
+        let place = Place::at(directory, name);
+        let unlink = Operation::Unlink(Unlink { place, is_directory });
+        // Nothing can be done about a failure here, and a second run removes it.
+        let _ = self.perform_always(unlink).await;
+    }
+
+    /// What a symbolic link says, whole.
+    pub(super) async fn read_link(&self, place: Place) -> Result<Name, Error> {
+        use crate::operation::ReadLink;
+        let link = ReadLink { place, buffer: Buffer::Vec(vec![0; 4097]) };
+        self.check()?;
+        let (length, operation) = self.perform_counted(Operation::ReadLink(link)).await?;
+        let Operation::ReadLink(ReadLink { buffer, .. }) = operation else {
+            return Err(Error::from_errno("read link", Errno::EIO));
+        };
+        let content = buffer.part(0, length).unwrap_or_default();
+        Name::new(content).map_err(|errno| Error::from_errno("read link", errno))
+    }
+}
+
+/// What a cancelled copy fails with.
+pub(super) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "copy", "interrupted")
+}

@@ -1,0 +1,236 @@
+//! What the user named: where each source goes, by the rules of cp.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+use super::publish::{Target, split_path};
+use super::tree::{Piece, Pieces};
+use super::worker::{Labels, Worker};
+use super::{FollowLinks, Request, TargetRole};
+use crate::error::{Errno, Error, ErrorKind};
+use crate::operation::{File, FileKind, FileStatus, Name, Open, Place};
+
+/// Where sources go.
+#[derive(Debug)]
+pub(super) enum Destination {
+    /// Into a directory, under their own names.
+    Into { directory: File, path: PathBuf },
+    /// To this name.
+    Name { path: PathBuf },
+}
+
+/// A source and its target, as the user wrote them.
+struct Operands<'a> {
+    source: &'a Path,
+    target: &'a Path,
+}
+
+/// What is left to do for an operand.
+pub(super) enum Outcome {
+    Done,
+    /// A tree, by its first piece.
+    Tree(Piece),
+}
+
+impl Worker<'_> {
+    /// What the target operand means.
+    pub(super) async fn destination(&self, request: &Request) -> Result<Destination, Error> {
+        let path = &request.target;
+        let on_target = |error: Error| error.on(path);
+        let place = place(path).map_err(on_target)?;
+        if request.target_role == TargetRole::Name {
+            return Ok(Destination::Name { path: path.clone() });
+        }
+        let status = match self.io.status_at(place.clone(), true).await {
+            Err(error) if error.errno() == Some(Errno::ENOTDIR) => None,
+            status => status.map_err(on_target)?,
+        };
+        let is_directory = status.is_some_and(|status| status.kind == FileKind::Directory);
+        if is_directory {
+            let directory = self.open_directory(place).await.map_err(on_target)?;
+            return Ok(Destination::Into { directory, path: path.clone() });
+        }
+        if request.target_role == TargetRole::Directory || request.sources.len() > 1 {
+            let errno = if status.is_some() { Errno::ENOTDIR } else { Errno::ENOENT };
+            let reason = format!("it is not a directory: {}", std::io::Error::from(errno));
+            let error = Error::new(ErrorKind::Operand, "open target", reason);
+            return Err(on_target(error));
+        }
+        Ok(Destination::Name { path: path.clone() })
+    }
+
+    /// Copies one source; of a tree, only its root.
+    pub(super) async fn copy_operand(
+        &self,
+        source: &Path,
+        destination: &Destination,
+    ) -> Result<Outcome, Error> {
+        let on_source = |error: Error| error.on(source);
+        let source_place = place(source).map_err(on_source)?;
+        let follows = self.job.options.links != FollowLinks::Never;
+        let status = self.io.status_at(source_place.clone(), follows).await.map_err(on_source)?;
+        let Some(status) = status else {
+            return Err(on_source(self.missing(source_place).await));
+        };
+        let (target, target_path) = self.target_of(source, &status, destination).await?;
+        let labels = Operands { source, target: &target_path };
+        match status.kind {
+            FileKind::Directory => {
+                let piece = self.begin_tree(source_place, target, &labels).await?;
+                Ok(Outcome::Tree(piece))
+            }
+            FileKind::SymbolicLink => {
+                let target = need_name(target, &labels)?;
+                self.copy_symbolic_link(source_place, &target, &labels).await?;
+                Ok(Outcome::Done)
+            }
+            _ => {
+                let target = need_name(target, &labels)?;
+                let open = Open::new(source_place, libc::O_RDONLY);
+                let file = self.io.open(open).await.map_err(on_source)?;
+                let status = self.io.status_of(&file).await.map_err(on_source)?;
+                self.copy_file(&file, &status, &target, &labels).await?;
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    /// Why a source is not there: a link that leads nowhere is said to be one.
+    async fn missing(&self, place: Place) -> Error {
+        match self.io.status_at(place, false).await {
+            Ok(Some(_)) => Error::new(ErrorKind::Io, "open", "the symbolic link leads to nothing"),
+            _ => Error::from_errno("status", Errno::ENOENT),
+        }
+    }
+
+    /// The name that a source gets; none if it is the target directory itself (`ucp a/. b`).
+    async fn target_of(
+        &self,
+        source: &Path,
+        status: &FileStatus,
+        destination: &Destination,
+    ) -> Result<(TargetPlace, PathBuf), Error> {
+        match destination {
+            Destination::Into { directory, path } => {
+                let (_, leaf) = split_path(source.as_os_str().as_bytes());
+                if matches!(leaf, b"." | b".." | b"") {
+                    return Ok((TargetPlace::Directory(directory.clone()), path.clone()));
+                }
+                let name = Name::new(leaf).map_err(|errno| Error::from_errno("open", errno))?;
+                let full = path.join(name.as_os_str());
+                Ok((TargetPlace::Name { directory: directory.clone(), name }, full))
+            }
+            Destination::Name { path } => {
+                let on_target = |error: Error| error.on(path);
+                let bytes = path.as_os_str().as_bytes();
+                let (parent, leaf) = split_path(bytes);
+                let ends_with_slash = bytes.ends_with(b"/");
+                if ends_with_slash && status.kind != FileKind::Directory {
+                    let reason = std::io::Error::from(Errno::ENOTDIR).to_string();
+                    return Err(on_target(Error::new(ErrorKind::Operand, "create", reason)));
+                }
+                if matches!(leaf, b"." | b".." | b"") {
+                    let directory = self.open_directory(place(path)?).await.map_err(on_target)?;
+                    return Ok((TargetPlace::Directory(directory), path.clone()));
+                }
+                let name = |bytes| Name::new(bytes).map_err(|e| Error::from_errno("open", e));
+                let parent = Place { directory: None, name: name(parent)? };
+                let directory = self.open_directory(parent).await.map_err(on_target)?;
+                Ok((TargetPlace::Name { directory, name: name(leaf)? }, path.clone()))
+            }
+        }
+    }
+
+    /// Opens the root of a tree on both sides.
+    async fn begin_tree(
+        &self,
+        source: Place,
+        target: TargetPlace,
+        labels: &Operands<'_>,
+    ) -> Result<Piece, Error> {
+        let on_source = |error: Error| error.on(labels.source);
+        let on_target = |error: Error| error.on(labels.target);
+        let open = Open::new(source, libc::O_RDONLY | libc::O_DIRECTORY);
+        let source = self.io.open(open).await.map_err(on_source)?;
+        let status = self.io.status_of(&source).await.map_err(on_source)?;
+        let above = match &target {
+            TargetPlace::Directory(directory) | TargetPlace::Name { directory, .. } => directory,
+        };
+        self.check_not_inside(&status, above.clone())
+            .await
+            .map_err(|error| error.on(labels.target))?;
+        let (target, made_with, stage) = match target {
+            TargetPlace::Directory(directory) => (directory, None, None),
+            TargetPlace::Name { directory, name } => {
+                self.open_or_make(&directory, &name, &status, false).await.map_err(on_target)?
+            }
+        };
+        let source = (source, status, labels.source);
+        Ok(Self::root(source, (target, labels.target), made_with, stage))
+    }
+
+    /// Fails if a directory is, or is inside, the tree that would be copied into it.
+    async fn check_not_inside(&self, source: &FileStatus, directory: File) -> Result<(), Error> {
+        let mut directory = directory;
+        let mut status = self.io.status_of(&directory).await?;
+        loop {
+            if status.is_same_file(source) {
+                let reason = "cannot copy a directory into itself";
+                return Err(Error::new(ErrorKind::Operand, "copy", reason));
+            }
+            let place = Place::at(&directory, &Name::from(c".."));
+            let open = Open::new(place, libc::O_PATH | libc::O_DIRECTORY);
+            let above = self.io.open(open).await?;
+            let above_status = self.io.status_of(&above).await?;
+            if above_status.is_same_file(&status) {
+                return Ok(());
+            }
+            (directory, status) = (above, above_status);
+        }
+    }
+}
+
+/// Where one source goes.
+enum TargetPlace {
+    Name {
+        directory: File,
+        name: Name,
+    },
+    /// This directory itself.
+    Directory(File),
+}
+
+fn need_name(target: TargetPlace, labels: &Operands<'_>) -> Result<Target, Error> {
+    match target {
+        TargetPlace::Name { directory, name } => {
+            Ok(Target { directory, name, is_staged: false, is_operand: true })
+        }
+        TargetPlace::Directory(_) => {
+            let reason = "cannot overwrite a directory with a file";
+            Err(Error::new(ErrorKind::Operand, "create", reason).on(labels.target))
+        }
+    }
+}
+
+fn place(path: &Path) -> Result<Place, Error> {
+    Place::path(path).map_err(|errno| Error::from_errno("open", errno))
+}
+
+impl Labels for Operands<'_> {
+    fn source(&self) -> PathBuf {
+        self.source.to_owned()
+    }
+
+    fn target(&self) -> PathBuf {
+        self.target.to_owned()
+    }
+}
+
+/// Puts the first piece of a tree into an empty queue.
+pub(super) fn first_piece(piece: Piece) -> Pieces {
+    let pieces = Pieces::new(crate::limits::TREE_QUEUE_MAX);
+    assert!(pieces.push(piece).is_ok(), "a new queue has room");
+    pieces
+}

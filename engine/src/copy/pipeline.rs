@@ -1,0 +1,412 @@
+//! Moving the bytes of one large file, as a state machine that does no I/O.
+//!
+//! One completion goes in and at most one step comes out for it, so there are never more operations
+//! in flight than blocks, and back-pressure needs no code.
+//!
+//! ```text
+//! Idle --start--> Reading --all read--> Writing --all written--> Reading, or Idle at the end
+//!           \---> Pairing (linked) --both whole--> Reading …
+//!                        \--read short--> Reading, \--write short--> Writing
+//! ```
+//!
+//! A short read stays in Reading and a short write stays in Writing, each for the rest. Direct I/O
+//! moves whole, aligned pieces: a short transfer is resumed from the last aligned byte, and the
+//! tail of the file is padded with zeros, to be cut off by truncation when all is written.
+
+use super::PipelineMode;
+use crate::limits::BUFFER_ALIGNMENT_BYTES;
+
+/// The shape of a copy: how much, in which pieces.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    /// Bytes to copy, from the start of the file.
+    pub(super) size_bytes: u64,
+    /// Bytes of one block, a multiple of the alignment.
+    pub(super) block_bytes: u32,
+    /// Blocks in flight.
+    pub(super) depth: u32,
+    /// What every read is aligned to; 1 where nothing is.
+    pub(super) read_alignment: u32,
+    /// What every write is aligned to; 1 where nothing is.
+    pub(super) write_alignment: u32,
+    pub(super) mode: PipelineMode,
+}
+
+/// Bytes to move between a file and the buffer of one block.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Transfer {
+    pub(super) block: u32,
+    pub(super) file_offset: u64,
+    pub(super) buffer_start: u32,
+    pub(super) length: u32,
+}
+
+/// What to start next for a block.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Step {
+    Read(Transfer),
+    /// The last bytes of `transfer` are padding: zeros, from this byte of the buffer on.
+    Write {
+        transfer: Transfer,
+        zero_from: u32,
+    },
+    /// A read and the write of the same bytes behind it, as one chain.
+    ReadThenWrite(Transfer),
+    /// Nothing: every byte of the source has been given to a block.
+    Rest,
+}
+
+/// Why a copy cannot go on although the kernel reported no error. The number is the byte reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PipelineError {
+    SourceShrank(u64),
+    WroteNothing(u64),
+}
+
+/// A copy in progress.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    geometry: Geometry,
+    blocks: Vec<BlockState>,
+    /// The first byte that no block has been given.
+    next_offset: u64,
+    written: u64,
+    is_stopped: bool,
+}
+
+/// A piece of the file that one block is moving; `done` bytes of its `length` have moved.
+#[derive(Clone, Copy, Debug)]
+struct Chunk {
+    file_offset: u64,
+    length: u32,
+    done: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum BlockState {
+    Idle,
+    Reading(Chunk),
+    Pairing(Chunk),
+    Writing(Chunk),
+}
+
+impl Pipeline {
+    pub(super) fn new(geometry: Geometry) -> Self {
+        assert!(geometry.depth > 0);
+        for alignment in [geometry.read_alignment, geometry.write_alignment] {
+            assert!(alignment.is_power_of_two());
+            assert!(u64::from(alignment) <= BUFFER_ALIGNMENT_BYTES);
+            assert!(geometry.block_bytes > 0 && geometry.block_bytes.is_multiple_of(alignment));
+        }
+        let blocks = vec![BlockState::Idle; geometry.depth as usize];
+        Self { geometry, blocks, next_offset: 0, written: 0, is_stopped: false }
+    }
+
+    /// Gives an idle block the next piece of the source.
+    pub(super) fn start(&mut self, block: u32) -> Step {
+        let left = self.geometry.size_bytes - self.next_offset;
+        let length = u32::try_from(left).unwrap_or(u32::MAX).min(self.geometry.block_bytes);
+        if length == 0 || self.is_stopped {
+            self.blocks[block as usize] = BlockState::Idle;
+            return Step::Rest;
+        }
+        let chunk = Chunk { file_offset: self.next_offset, length, done: 0 };
+        self.next_offset += u64::from(length);
+        let is_whole = length == self.geometry.block_bytes;
+        if self.geometry.mode == PipelineMode::Linked && is_whole {
+            self.blocks[block as usize] = BlockState::Pairing(chunk);
+            return Step::ReadThenWrite(chunk.rest(block, 1));
+        }
+        self.read(block, chunk)
+    }
+
+    /// Handles a read that moved `bytes` bytes: read the rest, or write what was read.
+    pub(super) fn on_read_complete(
+        &mut self,
+        block: u32,
+        bytes: u32,
+    ) -> Result<Step, PipelineError> {
+        let BlockState::Reading(chunk) = self.blocks[block as usize] else {
+            panic!("block {block} completed a read that it never started");
+        };
+        let moved = chunk.advanced(bytes, self.geometry.read_alignment);
+        if moved.done == moved.length {
+            Ok(self.write(block, Chunk { done: 0, ..moved }))
+        } else if moved.done == chunk.done {
+            // At its end a file answers 0, or less than its alignment, again and again.
+            Err(PipelineError::SourceShrank(chunk.position() + u64::from(bytes)))
+        } else {
+            Ok(self.read(block, moved))
+        }
+    }
+
+    /// Handles a write that moved `bytes` bytes: write the rest, or take the next piece.
+    pub(super) fn on_write_complete(
+        &mut self,
+        block: u32,
+        bytes: u32,
+    ) -> Result<Step, PipelineError> {
+        let BlockState::Writing(chunk) = self.blocks[block as usize] else {
+            panic!("block {block} completed a write that it never started");
+        };
+        let moved = chunk.advanced(bytes, self.geometry.write_alignment);
+        if moved.done == moved.length {
+            self.written += u64::from(moved.length);
+            Ok(self.start(block))
+        } else if moved.done == chunk.done {
+            Err(PipelineError::WroteNothing(chunk.position()))
+        } else {
+            Ok(self.write(block, moved))
+        }
+    }
+
+    /// Handles a linked pair: the read moved `read` bytes, and the write moved `written`, or never
+    /// ran because the read was short.
+    pub(super) fn on_pair_complete(
+        &mut self,
+        block: u32,
+        read: u32,
+        written: Option<u32>,
+    ) -> Result<Step, PipelineError> {
+        let BlockState::Pairing(chunk) = self.blocks[block as usize] else {
+            panic!("block {block} completed a pair that it never started");
+        };
+        if read < chunk.length {
+            assert!(written.is_none(), "a short read breaks the chain");
+            self.blocks[block as usize] = BlockState::Reading(chunk);
+            return self.on_read_complete(block, read);
+        }
+        self.blocks[block as usize] = BlockState::Writing(chunk);
+        match written {
+            Some(bytes) => self.on_write_complete(block, bytes),
+            None => Ok(self.write(block, chunk)),
+        }
+    }
+
+    /// Whether a linked pair of this block is in flight.
+    pub(super) fn is_pairing(&self, block: u32) -> bool {
+        matches!(self.blocks[block as usize], BlockState::Pairing(_))
+    }
+
+    /// Handles a linked pair whose read is to be tried again: as a read of its own.
+    pub(super) fn restart_pair_as_read(&mut self, block: u32) -> Step {
+        let BlockState::Pairing(chunk) = self.blocks[block as usize] else {
+            panic!("block {block} completed a pair that it never started");
+        };
+        self.read(block, chunk)
+    }
+
+    /// Gives no block anything new: the copy has failed or was cancelled.
+    pub(super) fn stop(&mut self) {
+        self.is_stopped = true;
+    }
+
+    /// Whether every byte of the source has been written.
+    pub(super) fn is_finished(&self) -> bool {
+        self.written == self.geometry.size_bytes
+    }
+
+    /// Whether the last write goes behind the end of the file, so that it must be cut off.
+    pub(super) fn is_padded(geometry: &Geometry) -> bool {
+        !geometry.size_bytes.is_multiple_of(u64::from(geometry.write_alignment))
+    }
+
+    fn read(&mut self, block: u32, chunk: Chunk) -> Step {
+        self.blocks[block as usize] = BlockState::Reading(chunk);
+        Step::Read(chunk.rest(block, self.geometry.read_alignment))
+    }
+
+    fn write(&mut self, block: u32, chunk: Chunk) -> Step {
+        self.blocks[block as usize] = BlockState::Writing(chunk);
+        let transfer = chunk.rest(block, self.geometry.write_alignment);
+        Step::Write { transfer, zero_from: chunk.length }
+    }
+}
+
+impl Chunk {
+    fn position(self) -> u64 {
+        self.file_offset + u64::from(self.done)
+    }
+
+    /// What has not moved, its end rounded up.
+    fn rest(self, block: u32, alignment: u32) -> Transfer {
+        let length = (self.length - self.done).next_multiple_of(alignment);
+        Transfer { block, file_offset: self.position(), buffer_start: self.done, length }
+    }
+
+    /// The chunk after `bytes` more have moved. Padding does not count, and what is resumed starts
+    /// at an aligned byte.
+    fn advanced(self, bytes: u32, alignment: u32) -> Self {
+        let asked = (self.length - self.done).next_multiple_of(alignment);
+        assert!(bytes <= asked, "the kernel moved more than it was asked to");
+        let done = self.done + bytes;
+        if done >= self.length {
+            return Self { done: self.length, ..self };
+        }
+        Self { done: done - done % alignment, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn geometry(size_bytes: u64, block_bytes: u32, depth: u32) -> Geometry {
+        Geometry {
+            size_bytes,
+            block_bytes,
+            depth,
+            read_alignment: 1,
+            write_alignment: 1,
+            mode: PipelineMode::Unlinked,
+        }
+    }
+
+    fn index(number: u64) -> usize {
+        usize::try_from(number).unwrap()
+    }
+
+    /// A source and a target in memory that move any part of what they are asked to.
+    struct Files {
+        random: Random,
+        source: Vec<u8>,
+        target: Vec<u8>,
+        buffers: Vec<Vec<u8>>,
+    }
+
+    impl Files {
+        fn read(&mut self, transfer: Transfer) -> u32 {
+            let from = index(transfer.file_offset);
+            let there = self.source.len().saturating_sub(from);
+            let bytes = self.part(transfer.length).min(u32::try_from(there).unwrap());
+            let start = transfer.buffer_start as usize;
+            let read = &self.source[from..from + bytes as usize];
+            let buffer = &mut self.buffers[transfer.block as usize];
+            buffer[start..start + bytes as usize].copy_from_slice(read);
+            bytes
+        }
+
+        fn write(&mut self, transfer: Transfer) -> u32 {
+            let bytes = self.part(transfer.length) as usize;
+            let (from, start) = (index(transfer.file_offset), transfer.buffer_start as usize);
+            let end = from + bytes;
+            self.target.resize(self.target.len().max(end), 0);
+            let buffer = &self.buffers[transfer.block as usize];
+            self.target[from..end].copy_from_slice(&buffer[start..start + bytes]);
+            u32::try_from(bytes).unwrap()
+        }
+
+        /// Some of it, and all of it every other time; whole sectors where direct I/O moves.
+        fn part(&mut self, length: u32) -> u32 {
+            let some = 1 + u32::try_from(self.random.below(u64::from(length))).unwrap();
+            let sectors =
+                if length.is_multiple_of(512) { some.next_multiple_of(512) } else { some };
+            if self.random.once_in(2) { length } else { sectors }
+        }
+    }
+
+    /// Copies a random file with short transfers that finish in random order. The seed decides all.
+    fn copy_with_faults(seed: u64) {
+        let mut random = Random::new(seed);
+        let source: Vec<u8> =
+            (0..random.below(20_000)).map(|_| random.next().to_le_bytes()[0]).collect();
+        let alignments = [1, 512];
+        let mode = [PipelineMode::Unlinked, PipelineMode::Linked][index(random.below(2))];
+        let geometry = Geometry {
+            size_bytes: source.len() as u64,
+            block_bytes: 512 * u32::try_from(1 + random.below(6)).unwrap(),
+            depth: u32::try_from(1 + random.below(8)).unwrap(),
+            read_alignment: alignments[index(random.below(2))],
+            write_alignment: alignments[index(random.below(2))],
+            mode,
+        };
+        let buffers = vec![vec![0xdb; geometry.block_bytes as usize]; geometry.depth as usize];
+        let mut files = Files { random, source, target: Vec::new(), buffers };
+        let mut pipeline = Pipeline::new(geometry);
+        let mut in_flight: Vec<Step> =
+            (0..geometry.depth).map(|block| pipeline.start(block)).collect();
+        in_flight.retain(|step| *step != Step::Rest);
+
+        while !in_flight.is_empty() {
+            let choice = index(files.random.below(in_flight.len() as u64));
+            let next = match in_flight.swap_remove(choice) {
+                Step::Read(transfer) => {
+                    let bytes = files.read(transfer);
+                    pipeline.on_read_complete(transfer.block, bytes)
+                }
+                Step::Write { transfer, zero_from } => {
+                    let end = (transfer.buffer_start + transfer.length) as usize;
+                    if end > zero_from as usize {
+                        files.buffers[transfer.block as usize][zero_from as usize..end].fill(0);
+                    }
+                    let bytes = files.write(transfer);
+                    pipeline.on_write_complete(transfer.block, bytes)
+                }
+                Step::ReadThenWrite(transfer) => {
+                    let read = files.read(transfer);
+                    let written = (read == transfer.length).then(|| files.write(transfer));
+                    pipeline.on_pair_complete(transfer.block, read, written)
+                }
+                Step::Rest => unreachable!("a resting block has nothing in flight"),
+            };
+            in_flight.push(next.unwrap());
+            in_flight.retain(|step| *step != Step::Rest);
+            assert!(in_flight.len() <= geometry.depth as usize, "seed {seed}: more than blocks");
+        }
+        assert!(pipeline.is_finished(), "seed {seed}: stopped early");
+        let is_padded = files.target.len() > files.source.len();
+        assert_eq!(is_padded, Pipeline::is_padded(&geometry), "seed {seed}: padding");
+        assert!(files.target[files.source.len()..].iter().all(|byte| *byte == 0), "seed {seed}");
+        files.target.truncate(files.source.len());
+        assert_eq!(files.target, files.source, "seed {seed}: the copy differs");
+    }
+
+    #[test]
+    fn copies_every_byte_when_transfers_are_short_and_reordered() {
+        for seed in 0..2_000 {
+            copy_with_faults(seed);
+        }
+    }
+
+    #[test]
+    fn reading_nothing_before_the_end_means_that_the_source_shrank() {
+        let mut pipeline = Pipeline::new(geometry(100, 64, 1));
+        pipeline.start(0);
+        pipeline.on_read_complete(0, 10).unwrap();
+        assert_eq!(pipeline.on_read_complete(0, 0), Err(PipelineError::SourceShrank(10)));
+    }
+
+    #[test]
+    fn less_than_a_sector_before_the_end_means_that_the_source_shrank() {
+        let aligned = Geometry { read_alignment: 512, ..geometry(4096, 1024, 1) };
+        let mut pipeline = Pipeline::new(aligned);
+        pipeline.start(0);
+        pipeline.on_read_complete(0, 612).unwrap();
+        assert_eq!(pipeline.on_read_complete(0, 100), Err(PipelineError::SourceShrank(612)));
+    }
+
+    #[test]
+    fn a_write_of_nothing_is_an_error_and_not_a_loop() {
+        let mut pipeline = Pipeline::new(geometry(100, 64, 1));
+        pipeline.start(0);
+        pipeline.on_read_complete(0, 64).unwrap();
+        assert_eq!(pipeline.on_write_complete(0, 0), Err(PipelineError::WroteNothing(0)));
+    }
+
+    #[test]
+    fn a_stopped_pipeline_starts_nothing_new() {
+        let mut pipeline = Pipeline::new(geometry(1000, 100, 2));
+        pipeline.start(0);
+        pipeline.stop();
+        assert_eq!(pipeline.start(1), Step::Rest);
+        assert!(!pipeline.is_finished());
+    }
+
+    #[test]
+    fn an_empty_source_is_finished_at_once() {
+        let mut pipeline = Pipeline::new(geometry(0, 64, 1));
+        assert_eq!(pipeline.start(0), Step::Rest);
+        assert!(pipeline.is_finished());
+    }
+}

@@ -1,0 +1,442 @@
+//! Making the file that will be a target, and giving it its name.
+//!
+//! ```text
+//! in a stage:        made under its own name; nobody sees it before the stage is published
+//! new, or replacing: made under a temporary name, mode 0600, locked; renamed when it is complete
+//! in place:          what stands there is opened, written, and cut to its new length
+//! ```
+
+use nix::libc;
+
+use super::publication::{Decision, Standing, decide};
+use super::route::magic;
+use super::temporary::temporary_name;
+use super::worker::{Labels, Worker};
+use super::{Durability, Publication};
+use crate::buffer::Buffer;
+use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::{LINKS_FOLLOWED_MAX, TEMPORARY_ATTEMPTS_MAX};
+use crate::operation::{
+    ChangeOwner, File, FileKind, FileStatus, Link, ListAttributes, Lock, Name, Open, Operation,
+    Place, Rename, Subject, Sync, SyncReach,
+};
+
+/// A name to be given to a copy.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) directory: File,
+    pub(super) name: Name,
+    /// Nobody sees the directory before it is published whole.
+    pub(super) is_staged: bool,
+    /// The user named it.
+    pub(super) is_operand: bool,
+}
+
+/// A file that is being made.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    pub(super) file: File,
+    target: Target,
+    made: Made,
+}
+
+#[derive(Debug)]
+enum Made {
+    Staged,
+    Temporary { name: Name, replaces: bool },
+    InPlace(&'static str),
+}
+
+impl NewFile {
+    /// Whether its mode was set to the wanted one when it was made.
+    pub(super) fn has_its_mode(&self) -> bool {
+        matches!(self.made, Made::Staged)
+    }
+
+    /// Whether it is part of a stage.
+    pub(super) fn is_staged(&self) -> bool {
+        matches!(self.made, Made::Staged)
+    }
+
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
+    /// Whether it was there before, with a mode, an owner and readers of its own.
+    pub(super) fn is_in_place(&self) -> bool {
+        matches!(self.made, Made::InPlace(_))
+    }
+}
+
+impl Worker<'_> {
+    /// Makes the file that will become `target`, a copy of `source`, with `mode`.
+    pub(super) async fn make_target(
+        &self,
+        target: &Target,
+        source: &FileStatus,
+        mode: u32,
+        labels: &dyn Labels,
+    ) -> Result<NewFile, Error> {
+        if target.is_staged {
+            let open = Open::create_new(Place::at(&target.directory, &target.name), mode);
+            let open = Open { flags: libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, ..open };
+            let file = self.io.open(open.confined()).await;
+            let file = file.map_err(|error| error.on(labels.target()))?;
+            return Ok(NewFile { file, target: target.clone(), made: Made::Staged });
+        }
+        let mut target = target.clone();
+        for _ in 0..LINKS_FOLLOWED_MAX {
+            let place = Place::at(&target.directory, &target.name);
+            let status = self.io.status_at(place, false).await;
+            let status = status.map_err(|error| error.on(labels.target()))?;
+            if let Some(status) = &status {
+                self.check_overwrite(source, status, labels)?;
+            }
+            let standing = self.standing(&target, status.as_ref()).await;
+            let result = match decide(standing, &self.job.options, target.is_operand) {
+                Decision::Refuse(reason) => {
+                    let error = Error::new(ErrorKind::Operand, "create", reason);
+                    Err(error.on(labels.target()))
+                }
+                Decision::FollowLink => match self.follow_link(&target, labels).await? {
+                    Some(followed) => {
+                        target = followed;
+                        continue;
+                    }
+                    None => self.open_in_place(&target, None, "not a regular file", labels).await,
+                },
+                Decision::Create => self.make_temporary(&target, None, labels).await,
+                Decision::Replace => {
+                    match self.make_temporary(&target, status.as_ref(), labels).await {
+                        Err(error) if is_refusal(&error) => {
+                            let reason = "a new file can't be made beside it";
+                            self.open_in_place(&target, status.as_ref(), reason, labels).await
+                        }
+                        made => made,
+                    }
+                }
+                Decision::InPlace(reason) => {
+                    self.open_in_place(&target, status.as_ref(), reason, labels).await
+                }
+            };
+            return result;
+        }
+        Err(Error::from_errno("open", Errno::ELOOP).on(labels.target()))
+    }
+
+    /// Gives a file that is complete its name. On failure it is left as it was, under its
+    /// temporary name.
+    pub(super) async fn publish(
+        &self,
+        new: &NewFile,
+        labels: &dyn Labels,
+    ) -> Result<Publication, Error> {
+        let Made::Temporary { name, replaces } = &new.made else {
+            return Ok(match new.made {
+                Made::InPlace(reason) => Publication::InPlace(reason),
+                _ => Publication::Staged,
+            });
+        };
+        self.io.check()?;
+        let directory = &new.target.directory;
+        let to = Place::at(directory, &new.target.name);
+        self.rename(Place::at(directory, name), to, *replaces)
+            .await
+            .map_err(|error| error.on(labels.target()))?;
+        if self.job.options.durability == Durability::Full {
+            self.sync(directory, SyncReach::File).await.map_err(|e| e.on(labels.target()))?;
+        }
+        Ok(if *replaces { Publication::Replaced } else { Publication::New })
+    }
+
+    /// Whether a failed publication may be tried again by writing in place.
+    pub(super) fn may_write_in_place(new: &NewFile, error: &Error) -> bool {
+        let is_busy = error.errno() == Some(Errno::EBUSY);
+        matches!(new.made, Made::Temporary { replaces: true, .. }) && (is_busy || is_refusal(error))
+    }
+
+    /// Opens what stands at the target of a file that could not be renamed there.
+    pub(super) async fn reopen_in_place(
+        &self,
+        new: NewFile,
+        labels: &dyn Labels,
+    ) -> Result<NewFile, Error> {
+        let target = new.target.clone();
+        self.discard(new).await;
+        self.open_in_place(&target, None, "it can't be renamed over", labels).await
+    }
+
+    /// Removes a file that will not be published. What was written in place stays.
+    pub(super) async fn discard(&self, new: NewFile) {
+        let name = match &new.made {
+            Made::Staged => &new.target.name,
+            Made::Temporary { name, .. } => name,
+            Made::InPlace(_) => return,
+        };
+        // The descriptor keeps the lock until the name is gone.
+        self.io.remove(&new.target.directory, name, false).await;
+    }
+
+    /// Renames, replacing nothing unless told to. Where the file system can't promise that, links
+    /// and unlinks, which replaces nothing either.
+    pub(super) async fn rename(
+        &self,
+        source: Place,
+        target: Place,
+        replace: bool,
+    ) -> Result<(), Error> {
+        let rename = |replace| Rename { source: source.clone(), target: target.clone(), replace };
+        let renamed = self.io.perform_always(Operation::Rename(rename(replace))).await;
+        match renamed {
+            Err(error) if !replace && error.errno() == Some(Errno::EINVAL) => {
+                let link = Link { source: source.clone(), target: target.clone() };
+                self.io.perform_always(Operation::Link(link)).await?;
+                if let Some(directory) = &source.directory {
+                    self.io.remove(directory, &source.name, false).await;
+                }
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    pub(super) async fn sync(&self, file: &File, reach: SyncReach) -> Result<(), Error> {
+        let sync = Sync { file: file.clone(), reach };
+        self.io.perform_always(Operation::Sync(sync)).await.map(drop)
+    }
+
+    /// Refuses to copy a file onto itself, or over what this run has made.
+    pub(super) fn check_overwrite(
+        &self,
+        source: &FileStatus,
+        target: &FileStatus,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        let reason = if target.is_same_file(source) {
+            "source and target are the same file"
+        } else if self.job.has_created((target.device, target.inode)) {
+            "will not overwrite just-created file"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::Operand, "copy", reason).on(labels.target()))
+    }
+
+    /// What stands at a target's name, as far as publication cares.
+    async fn standing(&self, target: &Target, status: Option<&FileStatus>) -> Standing {
+        let Some(status) = status else { return Standing::Nothing };
+        match status.kind {
+            FileKind::Directory => Standing::Directory,
+            FileKind::SymbolicLink => Standing::SymbolicLink,
+            FileKind::Regular if status.is_mount_point => Standing::Fixed("a mount point"),
+            FileKind::Regular if status.is_protected => Standing::Fixed("protected"),
+            FileKind::Regular if self.has_access_list(target).await => {
+                Standing::Fixed("it has an access control list")
+            }
+            FileKind::Regular => Standing::Regular,
+            _ => Standing::Special,
+        }
+    }
+
+    /// Whether the file that stands at the target has an access control list, which a new file
+    /// would not have.
+    async fn has_access_list(&self, target: &Target) -> bool {
+        let open = Open::read(Place::at(&target.directory, &target.name)).confined();
+        let open = Open { flags: open.flags | libc::O_NONBLOCK, ..open };
+        let Ok(file) = self.io.open(open).await else { return false };
+        let list = ListAttributes { file, buffer: Buffer::Vec(vec![0; 4096]) };
+        let listed = self.io.perform_counted(Operation::ListAttributes(list)).await;
+        let Ok((length, Operation::ListAttributes(list))) = listed else { return false };
+        let names = list.buffer.part(0, length).unwrap_or_default();
+        names.split(|byte| *byte == 0).any(|name| name == b"system.posix_acl_access")
+    }
+
+    /// The target that a symbolic link leads to, one step on; none if what it leads to is written
+    /// in place, by the link.
+    async fn follow_link(
+        &self,
+        target: &Target,
+        labels: &dyn Labels,
+    ) -> Result<Option<Target>, Error> {
+        let label = |error: Error| error.on(labels.target());
+        let place = Place::at(&target.directory, &target.name);
+        let Some(status) = self.io.status_at(place.clone(), true).await.map_err(label)? else {
+            let reason = "not writing through dangling symbolic link";
+            return Err(label(Error::new(ErrorKind::Operand, "create", reason)));
+        };
+        let content = self.io.read_link(place).await.map_err(label)?;
+        // A link of /proc is an open file: its name may be another's by now, or nobody's.
+        let directory_status = self.io.status_of(&target.directory).await.map_err(label)?;
+        let magic = self.magic(directory_status.device, &target.directory).await;
+        if magic == magic::PROC || status.kind != FileKind::Regular {
+            return Ok(None);
+        }
+        let (parent, leaf) = split_path(content.as_bytes());
+        let parent = Name::new(parent).map_err(|errno| Error::from_errno("open", errno));
+        let place = Place { directory: Some(target.directory.clone()), name: parent? };
+        let directory = self.open_directory(place).await.map_err(label)?;
+        let name = Name::new(leaf).map_err(|errno| Error::from_errno("open", errno))?;
+        Ok(Some(Target { directory, name, ..*target }))
+    }
+
+    /// Opens a directory that the user named, for names in it and for syncing it; where it may not
+    /// be read, for names only.
+    pub(super) async fn open_directory(&self, place: Place) -> Result<File, Error> {
+        let open = |flags| Open::new(place.clone(), flags | libc::O_DIRECTORY);
+        match self.io.open(open(libc::O_RDONLY)).await {
+            Err(error) if error.errno() == Some(Errno::EACCES) => {
+                self.io.open(open(libc::O_PATH)).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// Makes a file under a temporary name, locked, with the owner that the file it replaces has.
+    async fn make_temporary(
+        &self,
+        target: &Target,
+        replaced: Option<&FileStatus>,
+        labels: &dyn Labels,
+    ) -> Result<NewFile, Error> {
+        let label = |error: Error| error.on(labels.target());
+        for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
+            let name = Name::new(temporary_name(target.name.as_bytes(), self.salt(attempt)))
+                .map_err(|errno| label(Error::from_errno("create", errno)))?;
+            let open = Open::create_new(Place::at(&target.directory, &name), 0o600).confined();
+            let file = match self.io.open(open).await {
+                Ok(file) => file,
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                    self.remove_leftover(&target.directory, &name).await.map_err(label)?;
+                    continue;
+                }
+                Err(error) => return Err(label(error)),
+            };
+            let Some(status) = self.claim(&file).await.map_err(label)? else { continue };
+            let made = Made::Temporary { name, replaces: replaced.is_some() };
+            let new = NewFile { file, target: target.clone(), made };
+            if let Some(replaced) = replaced
+                && let Err(error) = self.give_owner(&new.file, &status, replaced).await
+            {
+                self.discard(new).await;
+                return Err(label(error));
+            }
+            if self.job.remembers_created() {
+                self.job.remember_created((status.device, status.inode));
+            }
+            return Ok(new);
+        }
+        Err(label(Error::from_errno("create", Errno::EEXIST)))
+    }
+
+    /// What makes a temporary name: nothing at first, so that it is found again after a kill, and
+    /// once more after a leftover was removed; then chance.
+    pub(super) fn salt(&self, attempt: u64) -> u64 {
+        if attempt < 2 {
+            return 0;
+        }
+        let now = self.io.tasks.wall_clock();
+        now.seconds.unsigned_abs().rotate_left(32) ^ u64::from(now.nanoseconds) ^ attempt << 56
+    }
+
+    /// Locks a file that was just made. None if somebody took it for a leftover meanwhile: whoever
+    /// has the lock may remove the name, and then it is another's.
+    pub(super) async fn claim(&self, file: &File) -> Result<Option<FileStatus>, Error> {
+        match self.io.perform(Operation::Lock(Lock { file: file.clone() })).await {
+            Err(error) if error.errno() == Some(Errno::EAGAIN) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            // A file system without locks has no second run to fear.
+            _ => {}
+        }
+        let status = self.io.status_of(file).await?;
+        Ok((status.links > 0).then_some(status))
+    }
+
+    /// Removes a temporary file that a killed run of the same user has left. Anything else stays.
+    async fn remove_leftover(&self, directory: &File, name: &Name) -> Result<(), Error> {
+        let open = Open::new(Place::at(directory, name), libc::O_RDWR | libc::O_NONBLOCK);
+        let Ok(file) = self.io.open(open.confined()).await else { return Ok(()) };
+        let status = self.io.status_of(&file).await?;
+        let is_ours = self.job.surroundings.user == Some(status.owner)
+            && status.kind == FileKind::Regular
+            && status.mode == 0o600
+            && status.links == 1;
+        if is_ours && self.claim(&file).await?.is_some() {
+            self.io.remove(directory, name, false).await;
+        }
+        Ok(())
+    }
+
+    async fn give_owner(
+        &self,
+        file: &File,
+        new: &FileStatus,
+        replaced: &FileStatus,
+    ) -> Result<(), Error> {
+        if (new.owner, new.group) == (replaced.owner, replaced.group) {
+            return Ok(());
+        }
+        let (owner, group) = (Some(replaced.owner), Some(replaced.group));
+        let change = ChangeOwner { subject: Subject::File(file.clone()), owner, group };
+        self.io.perform(Operation::ChangeOwner(change)).await.map(drop)
+    }
+
+    /// Opens what stands at the target, to be written over. `status` is what was decided on: if
+    /// something else stands there by now, nothing is written.
+    async fn open_in_place(
+        &self,
+        target: &Target,
+        status: Option<&FileStatus>,
+        reason: &'static str,
+        labels: &dyn Labels,
+    ) -> Result<NewFile, Error> {
+        let label = |error: Error| error.on(labels.target());
+        let open = Open::new(Place::at(&target.directory, &target.name), libc::O_WRONLY);
+        // Below an operand no link is followed; at one, links to devices and descriptors are.
+        let open = if target.is_operand { open } else { open.confined() };
+        let file = self.io.open(open).await.map_err(label)?;
+        if let Some(expected) = status {
+            let found = self.io.status_of(&file).await.map_err(label)?;
+            if !found.is_same_file(expected) {
+                let reason = "the target was exchanged meanwhile";
+                return Err(label(Error::new(ErrorKind::Io, "open", reason)));
+            }
+        }
+        Ok(NewFile { file, target: target.clone(), made: Made::InPlace(reason) })
+    }
+}
+
+/// Whether the directory, not the file, is what refuses.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM))
+}
+
+/// A path without its last name, and that name.
+pub(super) fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
+    let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    let path = &path[..end];
+    match path.iter().rposition(|byte| *byte == b'/') {
+        None => (b".", path),
+        Some(0) => (b"/", &path[1..]),
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_split_before_its_last_name() {
+        let cases: [(&[u8], &[u8], &[u8]); 6] = [
+            (b"a", b".", b"a"),
+            (b"a/b", b"a", b"b"),
+            (b"/a", b"/", b"a"),
+            (b"a/b//", b"a", b"b"),
+            (b"../x", b"..", b"x"),
+            (b"", b".", b""),
+        ];
+        for (path, parent, leaf) in cases {
+            assert_eq!(split_path(path), (parent, leaf), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Which way the data of a file goes: from evidence, and with the reason.
+
+use super::{DataPath, Direct, Durability, Options, Reflink};
+use crate::limits::{BUFFER_ALIGNMENT_BYTES, LARGE_BYTES_MIN, SMALL_BYTES_MAX};
+
+/// What is known about one end of a copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct End {
+    /// The file system's magic number (`statfs(2)`).
+    pub(super) magic: u64,
+    /// What direct I/O is aligned to, the larger of memory and offset; 0 where there is none.
+    pub(super) direct_alignment: u32,
+}
+
+/// What is known about a file to be copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) size_bytes: u64,
+    pub(super) source: End,
+    pub(super) target: End,
+    /// How much of the source is in the page cache, in thousandths; none where the kernel does not
+    /// tell.
+    pub(super) cached_permille: Option<u32>,
+}
+
+/// How the blocks of a large file move.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Route {
+    pub(super) path: DataPath,
+    /// What reads are aligned to; 1 where they go through the page cache.
+    pub(super) read_alignment: u32,
+    /// What writes are aligned to; 1 where they go through the page cache.
+    pub(super) write_alignment: u32,
+    /// Whether room is reserved first, so that writes don't extend the file.
+    pub(super) preallocate: bool,
+}
+
+/// The magic numbers of `statfs(2)`.
+pub(super) mod magic {
+    pub(in crate::copy) const EXT4: u64 = 0xEF53;
+    pub(in crate::copy) const XFS: u64 = 0x5846_5342;
+    pub(in crate::copy) const BTRFS: u64 = 0x9123_683E;
+    pub(in crate::copy) const TMPFS: u64 = 0x0102_1994;
+    pub(in crate::copy) const F2FS: u64 = 0xF2F5_2010;
+    pub(in crate::copy) const NFS: u64 = 0x6969;
+    pub(in crate::copy) const CIFS: u64 = 0xFF53_4D42;
+    pub(in crate::copy) const SMB2: u64 = 0xFE53_4D42;
+    pub(in crate::copy) const PROC: u64 = 0x9FA0;
+    pub(in crate::copy) const CEPH: u64 = 0x00C3_6400;
+}
+
+/// More of a file than this in the page cache, in thousandths, and it is read from there.
+const CACHED_PERMILLE_MIN: u32 = 500;
+
+/// Whether cloning is worth a try: tiny files are cheaper copied.
+pub(super) fn may_clone(options: &Options, size_bytes: u64) -> bool {
+    options.reflink == Reflink::Auto && size_bytes > SMALL_BYTES_MAX
+}
+
+/// Whether the server can copy by itself: both ends are the same kind of network file system.
+pub(super) fn may_copy_range(options: &Options, source: End, target: End) -> bool {
+    let is_remote = matches!(source.magic, magic::NFS | magic::CIFS | magic::SMB2 | magic::CEPH);
+    options.reflink == Reflink::Auto && is_remote && source.magic == target.magic
+}
+
+/// Whether a file is moved in many blocks: smaller ones are not worth a ring.
+pub(super) fn is_large(size_bytes: u64) -> bool {
+    size_bytes >= LARGE_BYTES_MIN
+}
+
+/// How the blocks of a large file move.
+pub(super) fn choose(options: &Options, facts: &Facts) -> Route {
+    let source = direct(options.direct, facts.source);
+    let target = direct(options.direct, facts.target);
+    let is_cached = facts.cached_permille.is_some_and(|share| share >= CACHED_PERMILLE_MIN);
+    let is_forced = options.direct == Direct::On;
+    let (source, target) = match (is_forced, is_cached) {
+        (true, _) | (false, false) => (source, target),
+        // What is cached is read from there. What must reach the device in the end goes there at
+        // once; otherwise the page cache takes it faster.
+        (false, true) if options.durability != Durability::None => (None, target),
+        (false, true) => (None, None),
+    };
+    // One side only is worth it only if that side is the slow one.
+    let (source, target) = match (source, target) {
+        (Some(_), None) if !is_forced => (None, None),
+        sides => sides,
+    };
+    let path = match (source, target) {
+        (Some(_), Some(_)) => DataPath::Direct,
+        (None, None) => DataPath::Buffered,
+        _ => DataPath::MixedDirect,
+    };
+    Route {
+        path,
+        read_alignment: source.unwrap_or(1),
+        write_alignment: target.unwrap_or(1),
+        preallocate: matches!(facts.target.magic, magic::EXT4 | magic::XFS | magic::F2FS),
+    }
+}
+
+/// The alignment of direct I/O at one end; none where it is not to be had, or slower: btrfs makes
+/// checksums of what it writes and falls back to the page cache by itself.
+fn direct(wish: Direct, end: End) -> Option<u32> {
+    let is_there = end.direct_alignment > 0
+        && end.direct_alignment.is_power_of_two()
+        && u64::from(end.direct_alignment) <= BUFFER_ALIGNMENT_BYTES;
+    let is_real = matches!(end.magic, magic::EXT4 | magic::XFS | magic::F2FS);
+    let is_wanted = match wish {
+        Direct::Off => false,
+        Direct::On => true,
+        Direct::Auto => is_real,
+    };
+    (is_there && is_wanted).then_some(end.direct_alignment)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXT4: End = End { magic: magic::EXT4, direct_alignment: 512 };
+    const XFS: End = End { magic: magic::XFS, direct_alignment: 4096 };
+    const BTRFS: End = End { magic: magic::BTRFS, direct_alignment: 4096 };
+    const TMPFS: End = End { magic: magic::TMPFS, direct_alignment: 0 };
+
+    #[test]
+    fn the_route_follows_from_what_is_known() {
+        use DataPath::{Buffered, Direct as DirectPath, MixedDirect};
+        let auto = Options::default();
+        let durable = Options { durability: Durability::Full, ..auto };
+        let on = Options { direct: Direct::On, ..auto };
+        let off = Options { direct: Direct::Off, ..auto };
+        let cases = [
+            ("cold on ext4", auto, EXT4, EXT4, Some(0), DirectPath, 512, 512),
+            ("cold from ext4 to xfs", auto, EXT4, XFS, Some(0), DirectPath, 512, 4096),
+            ("cached", auto, EXT4, EXT4, Some(1000), Buffered, 1, 1),
+            ("cached, to be durable", durable, EXT4, EXT4, Some(1000), MixedDirect, 1, 512),
+            ("the kernel does not tell", auto, EXT4, EXT4, None, DirectPath, 512, 512),
+            ("btrfs makes checksums", auto, BTRFS, BTRFS, Some(0), Buffered, 1, 1),
+            ("to memory", auto, EXT4, TMPFS, Some(0), Buffered, 1, 1),
+            ("forced, though cached", on, EXT4, EXT4, Some(1000), DirectPath, 512, 512),
+            ("forced, though btrfs", on, BTRFS, BTRFS, Some(0), DirectPath, 4096, 4096),
+            ("forced, where only one side can", on, EXT4, TMPFS, Some(0), MixedDirect, 512, 1),
+            ("forbidden", off, EXT4, EXT4, Some(0), Buffered, 1, 1),
+        ];
+        for (name, options, source, target, cached_permille, path, read, write) in cases {
+            let facts = Facts { size_bytes: 1 << 30, source, target, cached_permille };
+            let route = choose(&options, &facts);
+            let got = (route.path, route.read_alignment, route.write_alignment);
+            assert_eq!(got, (path, read, write), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_alignment_that_buffers_do_not_have_is_not_used() {
+        let odd = End { magic: magic::EXT4, direct_alignment: 1 << 16 };
+        let facts =
+            Facts { size_bytes: 1 << 30, source: odd, target: odd, cached_permille: Some(0) };
+        assert_eq!(choose(&Options::default(), &facts).path, DataPath::Buffered);
+    }
+}

@@ -1,0 +1,205 @@
+//! Stages: directories that are made out of sight, and published whole by one rename.
+
+use nix::libc;
+
+use super::Durability;
+use super::temporary::stage_name;
+use super::worker::Worker;
+use crate::buffer::Buffer;
+use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::{LISTING_BYTES, TEMPORARY_ATTEMPTS_MAX};
+use crate::operation::{
+    ChangeMode, File, FileKind, ListDirectory, MakeDirectory, Name, Open, Operation, Place, Rename,
+    SyncReach, Unlink, directory_entries,
+};
+
+/// A directory in the making.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// Where it is, and where it will be.
+    parent: File,
+    name: Name,
+    final_name: Name,
+}
+
+/// How often a directory that is being removed is looked through again.
+const SWEEPS_MAX: u32 = 3;
+
+impl Worker<'_> {
+    /// Makes a stage for the directory `name`, mode 0700, and locks it. What a killed run has left
+    /// of it is removed first.
+    pub(super) async fn make_stage(
+        &self,
+        parent: &File,
+        name: &Name,
+    ) -> Result<(Stage, File), Error> {
+        for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
+            let stage = stage_name(name.as_bytes(), self.salt(attempt));
+            let stage = Name::new(stage).map_err(|errno| Error::from_errno("create", errno))?;
+            let make = MakeDirectory { place: Place::at(parent, &stage), mode: 0o700 };
+            match self.io.perform(Operation::MakeDirectory(make)).await {
+                Ok(_) => {}
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                    self.remove_left_stage(parent, &stage).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            let directory = self.open_below(parent, &stage).await?;
+            if self.claim(&directory).await?.is_none() {
+                continue;
+            }
+            let parent = parent.clone();
+            return Ok((Stage { parent, name: stage, final_name: name.clone() }, directory));
+        }
+        Err(Error::from_errno("create", Errno::EEXIST))
+    }
+
+    /// Gives a stage its final name. If the name has appeared meanwhile, what stands there is
+    /// merged with, file by file.
+    pub(super) async fn publish_stage(&self, stage: &Stage, directory: &File) -> Result<(), Error> {
+        let durability = self.job.options.durability;
+        if durability != Durability::None
+            && let Err(error) = self.sync(directory, SyncReach::FileSystem).await
+        {
+            // What could not be written is not shown as if it had been.
+            self.remove_stage(stage).await;
+            return Err(error);
+        }
+        let renamed = self.rename_stage(stage).await;
+        match renamed {
+            Ok(()) => {}
+            Err(error) if error.errno() == Some(Errno::EEXIST) => self.merge_stage(stage).await?,
+            Err(error) => {
+                self.remove_stage(stage).await;
+                return Err(error);
+            }
+        }
+        if durability == Durability::Full {
+            self.sync(&stage.parent, SyncReach::File).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a stage with all that is in it.
+    pub(super) async fn remove_stage(&self, stage: &Stage) {
+        self.remove_tree(&stage.parent, &stage.name).await;
+    }
+
+    async fn rename_stage(&self, stage: &Stage) -> Result<(), Error> {
+        let source = Place::at(&stage.parent, &stage.name);
+        let target = Place::at(&stage.parent, &stage.final_name);
+        let rename = |replace| Rename { source: source.clone(), target: target.clone(), replace };
+        match self.io.perform_always(Operation::Rename(rename(false))).await {
+            Err(error) if error.errno() == Some(Errno::EINVAL) => {
+                // The file system can't promise to replace nothing. An empty directory claims the
+                // name, and a directory is renamed over an empty one only.
+                let make = MakeDirectory { place: target.clone(), mode: 0o700 };
+                self.io.perform_always(Operation::MakeDirectory(make)).await?;
+                self.io.perform_always(Operation::Rename(rename(true))).await.map(drop)
+            }
+            renamed => renamed.map(drop),
+        }
+    }
+
+    async fn merge_stage(&self, stage: &Stage) -> Result<(), Error> {
+        let from = self.open_below(&stage.parent, &stage.name).await?;
+        let merged = match self.open_below(&stage.parent, &stage.final_name).await {
+            Ok(to) => self.merge(from, to).await,
+            Err(error) => Err(error.of_kind(ErrorKind::AlreadyExists)),
+        };
+        self.remove_stage(stage).await;
+        merged
+    }
+
+    /// Moves what is in one directory to another; directories that are on both sides are merged.
+    async fn merge(&self, from: File, to: File) -> Result<(), Error> {
+        let mut pairs = vec![(from, to)];
+        while let Some((from, to)) = pairs.pop() {
+            for (name, kind) in self.names_in(&from).await? {
+                let (source, target) = (Place::at(&from, &name), Place::at(&to, &name));
+                let is_directory = kind == FileKind::Directory;
+                let rename = Rename { source, target, replace: !is_directory };
+                match self.io.perform_always(Operation::Rename(rename)).await {
+                    Err(error) if is_directory && error.errno() == Some(Errno::EEXIST) => {
+                        let below = self.open_below(&from, &name).await?;
+                        pairs.push((below, self.open_below(&to, &name).await?));
+                    }
+                    renamed => renamed.map(drop)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what a killed run of the same user has left; anything else stays.
+    async fn remove_left_stage(&self, parent: &File, name: &Name) -> Result<(), Error> {
+        let Ok(left) = self.open_below(parent, name).await else { return Ok(()) };
+        let status = self.io.status_of(&left).await?;
+        let is_ours = self.job.surroundings.user == Some(status.owner);
+        if is_ours && self.claim(&left).await?.is_some() {
+            self.remove_tree(parent, name).await;
+        }
+        Ok(())
+    }
+
+    /// Removes a directory of our own with all that is in it; best effort. Never through a link.
+    async fn remove_tree(&self, parent: &File, name: &Name) {
+        let mut stack = vec![(parent.clone(), name.clone(), 0)];
+        while let Some((parent, name, sweeps)) = stack.pop() {
+            let unlink = Unlink { place: Place::at(&parent, &name), is_directory: true };
+            let removed = self.io.perform_always(Operation::Unlink(unlink)).await;
+            let errno = removed.err().and_then(|error| error.errno());
+            let is_full = matches!(errno, Some(Errno::ENOTEMPTY | Errno::EEXIST));
+            if !is_full || sweeps >= SWEEPS_MAX {
+                continue;
+            }
+            let Some(directory) = self.open_to_remove(&parent, &name).await else { continue };
+            stack.push((parent, name, sweeps + 1));
+            let Ok(names) = self.names_in(&directory).await else { continue };
+            for (name, kind) in names {
+                if kind == FileKind::Directory {
+                    stack.push((directory.clone(), name, 0));
+                } else {
+                    self.io.remove(&directory, &name, false).await;
+                }
+            }
+        }
+    }
+
+    /// Opens a directory of our own so that names in it can be removed.
+    async fn open_to_remove(&self, parent: &File, name: &Name) -> Option<File> {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        let open = Operation::Open(Open::new(Place::at(parent, name), flags).confined());
+        let Ok(Operation::Open(Open { file: Some(file), .. })) = self.io.perform_always(open).await
+        else {
+            return None;
+        };
+        let change = ChangeMode { file: file.clone(), mode: 0o700 };
+        // It may have its final, read-only mode already.
+        let _ = self.io.perform_always(Operation::ChangeMode(change)).await;
+        Some(file)
+    }
+
+    /// All names in a directory that nobody else changes.
+    async fn names_in(&self, directory: &File) -> Result<Vec<(Name, FileKind)>, Error> {
+        let mut names = Vec::new();
+        let mut bytes = vec![0; LISTING_BYTES];
+        loop {
+            let buffer = Buffer::Vec(bytes);
+            let list = ListDirectory { directory: directory.clone(), buffer };
+            let listed = self.io.perform_counted(Operation::ListDirectory(list)).await?;
+            let (length, Operation::ListDirectory(ListDirectory { buffer, .. })) = listed else {
+                unreachable!("an operation comes back as itself")
+            };
+            if length == 0 {
+                return Ok(names);
+            }
+            let listing = buffer.part(0, length).unwrap_or_default();
+            let entries = directory_entries(listing);
+            names.extend(entries.map(|entry| (Name::from(entry.name), entry.kind)));
+            let Buffer::Vec(back) = buffer else { unreachable!("it was a Vec") };
+            bytes = back;
+        }
+    }
+}

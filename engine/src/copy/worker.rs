@@ -1,0 +1,251 @@
+//! Who does the work of a copy: one worker a shard, and what all of them share.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use super::io::Io;
+use super::{Cancellation, Event, Observer, Options, Progress, Summary};
+use crate::buffer::{Buffer, BufferPool};
+use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::SMALL_BYTES_MAX;
+use crate::operation::{File, FileSystemStatus, Open, Operation, Place, Read};
+use crate::proactor::{CompletionHandler, Proactor, TaskInitiator};
+use crate::processor::Configuration;
+
+/// What all workers of one copy share.
+pub(super) struct Job<'a> {
+    pub(super) options: Options,
+    pub(super) observer: &'a dyn Observer,
+    pub(super) progress: &'a Progress,
+    pub(super) cancellation: &'a Cancellation,
+    pub(super) surroundings: Surroundings,
+    /// Files that this run has made, by device and inode, where another source could overwrite
+    /// them.
+    created: Option<Mutex<BTreeSet<(u64, u64)>>>,
+    /// Pairs of devices between which cloning was refused for good.
+    unclonable: Mutex<BTreeSet<(u64, u64)>>,
+    /// What kind of file system each device has.
+    magics: Mutex<BTreeMap<u64, u64>>,
+}
+
+/// What the process is to the file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Surroundings {
+    /// Who owns what it makes; none if that can't be told.
+    pub(super) user: Option<u32>,
+    /// Whether modes of new files are cut, so that they must be set again.
+    pub(super) has_umask: bool,
+}
+
+/// Copies files, one at a time.
+pub(super) struct Worker<'a> {
+    pub(super) job: &'a Job<'a>,
+    pub(super) io: Io,
+    blocks: BlockEngine<'a>,
+    /// For small files; kept from one to the next.
+    buffer: RefCell<Vec<u8>>,
+    pub(super) listing: RefCell<Vec<u8>>,
+    pub(super) summary: RefCell<Summary>,
+}
+
+/// What moves the blocks of large files.
+pub(super) struct BlockEngine<'a> {
+    /// How to start a processor of its own; none where the worker's own does it.
+    configuration: Option<&'a Configuration>,
+    proactor: OnceCell<Proactor>,
+    pool: OnceCell<BufferPool>,
+}
+
+/// Where a file is, in words for people. Made only when somebody is told.
+pub(super) trait Labels {
+    fn source(&self) -> PathBuf;
+    fn target(&self) -> PathBuf;
+}
+
+impl<'a> Job<'a> {
+    pub(super) fn new(
+        options: Options,
+        observer: &'a dyn Observer,
+        progress: &'a Progress,
+        cancellation: &'a Cancellation,
+        has_several_sources: bool,
+    ) -> Self {
+        Self {
+            options,
+            observer,
+            progress,
+            cancellation,
+            surroundings: Surroundings::default(),
+            created: has_several_sources.then(Mutex::default),
+            unclonable: Mutex::default(),
+            magics: Mutex::default(),
+        }
+    }
+
+    /// Whether this run has made the file itself.
+    pub(super) fn has_created(&self, file: (u64, u64)) -> bool {
+        self.created.as_ref().is_some_and(|created| lock(created).contains(&file))
+    }
+
+    /// Whether files that are made must be remembered.
+    pub(super) fn remembers_created(&self) -> bool {
+        self.created.is_some()
+    }
+
+    pub(super) fn remember_created(&self, file: (u64, u64)) {
+        if let Some(created) = &self.created {
+            lock(created).insert(file);
+        }
+    }
+
+    pub(super) fn is_clonable(&self, devices: (u64, u64)) -> bool {
+        !lock(&self.unclonable).contains(&devices)
+    }
+
+    pub(super) fn remember_unclonable(&self, devices: (u64, u64)) {
+        lock(&self.unclonable).insert(devices);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Surroundings {
+    /// Asks the process's own entries in `/proc`. Where there are none, nothing is assumed.
+    pub(super) async fn look(io: &Io) -> Self {
+        let mut surroundings = Self { user: None, has_umask: false };
+        if let Ok(place) = Place::path("/proc/self") {
+            let status = io.status_at(place, true).await;
+            surroundings.user = status.ok().flatten().map(|status| status.owner);
+        }
+        surroundings.has_umask = Self::umask(io).await.is_some_and(|umask| umask != 0);
+        surroundings
+    }
+
+    async fn umask(io: &Io) -> Option<u32> {
+        let file = io.open(Open::read(Place::path("/proc/self/status").ok()?)).await.ok()?;
+        let buffer = Buffer::Vec(vec![0; 4096]);
+        let length = buffer.length();
+        let read = Read { handle: file.into(), buffer, offset_bytes: 0, start: 0, length };
+        let (length, operation) = io.perform_counted(Operation::Read(read)).await.ok()?;
+        let Operation::Read(read) = operation else { return None };
+        let text = str::from_utf8(read.buffer.part(0, length)?).ok()?;
+        let umask = text.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+        u32::from_str_radix(umask.trim(), 8).ok()
+    }
+}
+
+impl<'a> Worker<'a> {
+    pub(super) fn new(job: &'a Job<'a>, tasks: TaskInitiator, blocks: BlockEngine<'a>) -> Self {
+        let io = Io { tasks, cancellation: job.cancellation.clone() };
+        Self {
+            job,
+            io,
+            blocks,
+            buffer: RefCell::default(),
+            listing: RefCell::default(),
+            summary: RefCell::default(),
+        }
+    }
+
+    /// Tells of a failure and counts it; that the copy was cancelled is told once, at its end.
+    pub(super) fn fail(&self, error: &Error) {
+        let mut summary = self.summary.borrow_mut();
+        if error.kind() == ErrorKind::Cancelled {
+            summary.was_cancelled = true;
+            return;
+        }
+        summary.fail(error.kind());
+        self.job.observer.on_event(&Event::Failed(error));
+    }
+
+    pub(super) fn warn(&self, labels: &dyn Labels, warning: &str) {
+        self.job.observer.on_event(&Event::Warned { path: &labels.source(), warning });
+    }
+
+    pub(super) fn skip(&self, labels: &dyn Labels, reason: &str) {
+        self.summary.borrow_mut().skipped += 1;
+        self.job.observer.on_event(&Event::Skipped { source: &labels.source(), reason });
+    }
+
+    /// The buffer for small files; it comes back by [`Worker::give_back`].
+    pub(super) fn take_buffer(&self) -> Buffer {
+        let mut buffer = self.buffer.take();
+        buffer.resize(usize::try_from(SMALL_BYTES_MAX).unwrap_or(usize::MAX), 0);
+        Buffer::Vec(buffer)
+    }
+
+    pub(super) fn give_back(&self, buffer: Buffer) {
+        if let Buffer::Vec(buffer) = buffer {
+            *self.buffer.borrow_mut() = buffer;
+        }
+    }
+
+    /// The kind of file system that a file is on.
+    pub(super) async fn magic(&self, device: u64, file: &File) -> u64 {
+        if let Some(magic) = lock(&self.job.magics).get(&device) {
+            return *magic;
+        }
+        let status = FileSystemStatus { file: file.clone(), magic: 0, available_bytes: 0 };
+        let operation = self.io.perform(Operation::FileSystemStatus(status)).await;
+        let Ok(Operation::FileSystemStatus(status)) = operation else { return 0 };
+        lock(&self.job.magics).insert(device, status.magic);
+        status.magic
+    }
+
+    /// What moves blocks: its tasks, for what it lends.
+    pub(super) fn block_tasks(&self) -> Result<TaskInitiator, Error> {
+        let Some(configuration) = self.blocks.configuration else {
+            return Ok(self.io.tasks.clone());
+        };
+        if self.blocks.proactor.get().is_none() {
+            let proactor = Proactor::start(configuration)?;
+            // Nobody else can have set it: the worker belongs to one thread.
+            let _ = self.blocks.proactor.set(proactor);
+        }
+        Ok(self.blocks.proactor.get().expect("it was just set").initiator())
+    }
+
+    /// The buffers for blocks of large files.
+    pub(super) fn block_pool(&self) -> Result<BufferPool, Error> {
+        if let Some(pool) = self.blocks.pool.get() {
+            return Ok(pool.clone());
+        }
+        let Options { depth, block_bytes, .. } = self.job.options;
+        let tasks = self.block_tasks()?;
+        let map = |errno: Errno| Error::from_errno("map buffers", errno);
+        let pool = tasks.buffer_pool(depth, block_bytes).map_err(map)?;
+        Ok(self.blocks.pool.get_or_init(|| pool).clone())
+    }
+
+    /// Runs a handler on what moves blocks.
+    pub(super) async fn run_blocks<H: CompletionHandler + 'static>(
+        &self,
+        handler: H,
+    ) -> (H, Result<(), Error>) {
+        match self.blocks.proactor.get() {
+            // This worker has nothing else in flight: its thread may wait here.
+            Some(proactor) => proactor.run(handler),
+            None => self.io.tasks.run(handler).await,
+        }
+    }
+}
+
+impl<'a> BlockEngine<'a> {
+    /// A processor of its own, started when it is needed.
+    pub(super) fn own(configuration: &'a Configuration) -> Self {
+        Self {
+            configuration: Some(configuration),
+            proactor: OnceCell::new(),
+            pool: OnceCell::new(),
+        }
+    }
+
+    /// The worker's own.
+    pub(super) fn same() -> Self {
+        Self { configuration: None, proactor: OnceCell::new(), pool: OnceCell::new() }
+    }
+}
