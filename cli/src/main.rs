@@ -1,3 +1,39 @@
-//! The command line of `ucp`.
+//! `ucp`: copies files and trees fast, safely and with an account of what happened.
+//!
+//! ```text
+//! args --> command/copy --> ucp_engine::copy --> report, progress --> exit
+//! ```
+//!
+//! `args` is what the user typed, `command` turns it into a request to the engine, `report` and
+//! `progress` show what comes of it, and `exit` is the status that it ends with.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod command;
+mod exit;
+mod progress;
+mod quote;
+mod report;
+mod signal;
+mod size;
+
+use std::env;
+use std::process::ExitCode;
+
+use nix::sys::stat::{Mode, umask};
+
+use crate::args::{Invocation, Outcome};
+use crate::signal::Signals;
+
+fn main() -> ExitCode {
+    // First, while there is one thread only: others inherit the mask.
+    let signals = Signals::block();
+    // The engine makes files with exact modes, and is told what the user's mask was.
+    let umask = umask(Mode::empty()).bits();
+    let status = match args::parse(&Invocation::from_words(env::args_os())) {
+        Outcome::Copy(arguments) => command::copy::run(&arguments, umask, signals),
+        Outcome::Finished(status) => status,
+    };
+    ExitCode::from(status.code())
+}

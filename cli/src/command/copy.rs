@@ -1,0 +1,184 @@
+//! `ucp SOURCE… TARGET`, also written `ucp copy SOURCE… TARGET`.
+
+use std::sync::Arc;
+
+use ucp_engine::copy::{self, Cancellation, Progress, Request, TargetRole};
+use ucp_engine::processor::{Configuration, EngineChoice};
+
+use crate::args::{self, CopyArguments, Operands, Told, What};
+use crate::exit::ExitStatus;
+use crate::progress::Display;
+use crate::report::{Report, Verbosity, complain_about_usage};
+use crate::signal::Signals;
+
+/// Copies what the user asked for, tells of it, and says how it ended.
+pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> ExitStatus {
+    let request = match request(arguments, umask) {
+        Ok(request) => request,
+        Err(complaint) => {
+            complain_about_usage(&complaint);
+            return ExitStatus::Usage;
+        }
+    };
+    let (verbosity, display) = told(&arguments.told);
+    let report = Report::new(verbosity, display.clone());
+    let progress = Progress::default();
+    let cancellation = Arc::new(Cancellation::default());
+    let signal = signals.watch(Arc::clone(&cancellation));
+
+    let copied =
+        display.during(&progress, || copy::copy(&request, &report, &progress, &cancellation));
+    match copied {
+        Ok(summary) => {
+            report.finish(&summary, signal.get());
+            ExitStatus::of_copy(&summary, signal.get(), report.is_output_complete())
+        }
+        Err(error) => {
+            report.failure(&error);
+            ExitStatus::of_failure(error.kind(), signal.get())
+        }
+    }
+}
+
+fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
+    let (sources, target, target_role) = match arguments.operands()? {
+        Operands::Guess(sources, target) => (sources, target, TargetRole::Guess),
+        Operands::Into(sources, target) => (sources, target, TargetRole::Directory),
+        Operands::Named(source, target) => (vec![source], target, TargetRole::Name),
+    };
+    let engine = match arguments.tuning.engine {
+        args::Engine::Auto => EngineChoice::Auto,
+        args::Engine::Uring => EngineChoice::Uring,
+        args::Engine::Threads => EngineChoice::Threads,
+    };
+    let options = options(arguments, umask);
+    let engine = Configuration { engine, ..Configuration::default() };
+    Ok(Request { sources, target, target_role, options, engine })
+}
+
+fn options(arguments: &CopyArguments, umask: u32) -> copy::Options {
+    let (how, tuning) = (&arguments.how, &arguments.tuning);
+    copy::Options {
+        direct: match tuning.direct {
+            args::Direct::Auto => copy::Direct::Auto,
+            args::Direct::On => copy::Direct::On,
+            args::Direct::Off => copy::Direct::Off,
+        },
+        reflink: match tuning.reflink {
+            args::Reflink::Auto => copy::Reflink::Auto,
+            args::Reflink::Never => copy::Reflink::Never,
+        },
+        pipeline: match tuning.pipeline {
+            args::Pipeline::Unlinked => copy::PipelineMode::Unlinked,
+            args::Pipeline::Linked => copy::PipelineMode::Linked,
+        },
+        durability: match how.durable {
+            args::Durable::None => copy::Durability::None,
+            args::Durable::Data => copy::Durability::Data,
+            args::Durable::Full => copy::Durability::Full,
+        },
+        links: follow_links(&arguments.what),
+        in_place: how.in_place || arguments.is_called_as_cp,
+        stage: match how.stage {
+            args::Stage::Auto => copy::Stage::Auto,
+            args::Stage::Never => copy::Stage::Never,
+        },
+        depth: tuning.depth,
+        block_bytes: tuning.block_size,
+        umask,
+    }
+}
+
+/// As in `cp`: whoever asks for a recursive copy means the links themselves, unless told otherwise.
+fn follow_links(what: &What) -> copy::FollowLinks {
+    if what.follow_all {
+        copy::FollowLinks::Always
+    } else if what.follow_none || (what.recursive && !what.follow_operands) {
+        copy::FollowLinks::Never
+    } else {
+        copy::FollowLinks::Operands
+    }
+}
+
+fn told(told: &Told) -> (Verbosity, Display) {
+    let verbosity = match (told.quiet, told.verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, true) => Verbosity::Verbose,
+        (false, false) => Verbosity::Normal,
+    };
+    let progress = match (told.progress, verbosity) {
+        // Under -v every file is a line already.
+        (args::When::Auto, Verbosity::Quiet | Verbosity::Verbose) => args::When::Never,
+        (asked, _) => asked,
+    };
+    (verbosity, Display::new(progress))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn asked(words: &[&str]) -> Request {
+        let arguments =
+            CopyArguments::try_parse_from([&["ucp", "a", "b"], words].concat()).unwrap();
+        request(&arguments, 0o027).unwrap()
+    }
+
+    #[test]
+    fn links_are_followed_as_cp_follows_them() {
+        use copy::FollowLinks::{Always, Never, Operands};
+
+        let cases: [(&[&str], _); 10] = [
+            (&[], Operands),
+            (&["-r"], Never),
+            (&["-R"], Never),
+            (&["-P"], Never),
+            (&["-H"], Operands),
+            (&["-L"], Always),
+            (&["-rH"], Operands),
+            (&["-rL"], Always),
+            (&["-LP"], Never),
+            (&["-PrH"], Operands),
+        ];
+        for (words, want) in cases {
+            assert_eq!(asked(words).options.links, want, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_typed_asks_for_the_engine_s_defaults() {
+        let request = asked(&[]);
+        let want = copy::Options { umask: 0o027, ..copy::Options::default() };
+        assert_eq!(format!("{:?}", request.options), format!("{want:?}"));
+        assert_eq!(request.target_role, TargetRole::Guess);
+        assert_eq!(request.engine.engine, EngineChoice::Auto);
+    }
+
+    #[test]
+    fn each_option_reaches_the_engine() {
+        let words = [
+            "-T",
+            "--direct=on",
+            "--reflink=never",
+            "--pipeline=linked",
+            "--durable",
+            "--in-place",
+            "--stage=never",
+            "--engine=threads",
+            "--depth=3",
+            "--block-size=64K",
+        ];
+        let Request { options, target_role, engine, .. } = asked(&words);
+        assert_eq!(target_role, TargetRole::Name);
+        assert_eq!(engine.engine, EngineChoice::Threads);
+        assert_eq!(options.direct, copy::Direct::On);
+        assert_eq!(options.reflink, copy::Reflink::Never);
+        assert_eq!(options.pipeline, copy::PipelineMode::Linked);
+        assert_eq!(options.durability, copy::Durability::Full);
+        assert_eq!(options.stage, copy::Stage::Never);
+        assert!(options.in_place);
+        assert_eq!((options.depth, options.block_bytes), (3, 64 << 10));
+    }
+}

@@ -1,0 +1,332 @@
+//! What the user is told: files and results on standard output, all else on standard error.
+//!
+//! Errors are one line each: `ucp: what failed on FILE at byte N: why`. Nothing printed here holds
+//! a control character that came from a file's name, and no closed or full stream ends the work.
+
+use std::io::{self, IsTerminal, LineWriter, Write};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use nix::sys::signal::Signal;
+use ucp_engine::copy::{Event, Observer, PathCounts, Publication, Summary};
+use ucp_engine::units::Bytes;
+use ucp_engine::{Error, ErrorKind};
+
+use crate::progress::Display;
+use crate::quote;
+
+/// How much is told.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Verbosity {
+    /// Errors.
+    Quiet,
+    /// Errors and warnings, and a last line on a terminal.
+    #[default]
+    Normal,
+    /// Every file, the engine, and a last line always.
+    Verbose,
+}
+
+/// Tells the user what happens, as it happens.
+pub(crate) struct Report {
+    verbosity: Verbosity,
+    display: Display,
+    output: Mutex<Output>,
+}
+
+impl Report {
+    pub(crate) fn new(verbosity: Verbosity, display: Display) -> Self {
+        Self { verbosity, display, output: Mutex::new(Output::new()) }
+    }
+
+    /// Tells of a failure.
+    pub(crate) fn failure(&self, error: &Error) {
+        // What was only stopped is told once, for all files, in the end.
+        if error.kind() != ErrorKind::Cancelled {
+            self.complain(&failure_line(error));
+        }
+    }
+
+    /// Tells what came of it all. Nothing is printed after this.
+    pub(crate) fn finish(&self, summary: &Summary, signal: Option<Signal>) {
+        self.flush();
+        if let (true, Some(signal)) = (summary.was_cancelled, signal) {
+            self.complain(&format!("stopped by {signal}"));
+        }
+        if self.verbosity == Verbosity::Verbose {
+            complain_raw(&engine_line(summary));
+        }
+        let is_asked_for = match self.verbosity {
+            Verbosity::Quiet => false,
+            Verbosity::Normal => io::stderr().is_terminal(),
+            Verbosity::Verbose => true,
+        };
+        if is_asked_for {
+            self.complain(&last_line(summary));
+        }
+    }
+
+    /// Whether all that was to be printed on standard output was taken.
+    pub(crate) fn is_output_complete(&self) -> bool {
+        self.flush();
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).failure.is_none()
+    }
+
+    fn flush(&self) {
+        self.print_with(Output::flush);
+    }
+
+    fn print(&self, line: &str) {
+        self.print_with(|output| output.line(line));
+    }
+
+    /// Prints with `way`, and says so the first time that it fails.
+    fn print_with(&self, way: impl FnOnce(&mut Output)) {
+        // The complaint waits until neither the line nor the output is held.
+        let failed_now = self.display.beside(|| {
+            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+            let was_complete = output.failure.is_none();
+            way(&mut output);
+            output.failure.as_ref().filter(|_| was_complete).map(io::Error::to_string)
+        });
+        if let Some(reason) = failed_now {
+            self.complain(&format!("write failed on standard output: {reason}"));
+        }
+    }
+
+    /// Prints a line on standard error, in one piece. There is nobody to tell if that fails.
+    fn complain(&self, line: &str) {
+        self.display.beside(|| complain_raw(&format!("ucp: {line}")));
+    }
+}
+
+impl Observer for Report {
+    fn on_event(&self, event: &Event<'_>) {
+        let is_verbose = self.verbosity == Verbosity::Verbose;
+        match event {
+            Event::Copied { source, target, publication, .. } if is_verbose => {
+                self.print(&copied_line(source, target));
+                if let Publication::InPlace(reason) = publication {
+                    self.complain(&in_place_line(target, reason));
+                }
+            }
+            Event::Skipped { source, reason } => {
+                self.complain(&format!("skipped {}: {}", named(source), words(reason)));
+            }
+            Event::Warned { path, warning } if self.verbosity != Verbosity::Quiet => {
+                self.complain(&format!("warning: {}: {}", named(path), words(warning)));
+            }
+            Event::Failed(error) => self.failure(error),
+            _ => {}
+        }
+    }
+}
+
+/// Prints a complaint about the command line, and where to read more.
+pub(crate) fn complain_about_usage(complaint: &str) {
+    complain_raw(&format!("ucp: {complaint}\nTry 'ucp --help' for more information."));
+}
+
+fn complain_raw(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+fn failure_line(error: &Error) -> String {
+    let mut line = format!("{} failed", error.what());
+    if let Some(path) = error.path() {
+        line.push_str(&format!(" on {}", named(path)));
+    }
+    if let Some(offset_bytes) = error.offset_bytes() {
+        line.push_str(&format!(" at byte {offset_bytes}"));
+    }
+    line.push_str(": ");
+    line.push_str(&words(&error.reason()));
+    line
+}
+
+fn copied_line(source: &Path, target: &Path) -> String {
+    format!("{} -> {}", quote::always(source), quote::always(target))
+}
+
+fn in_place_line(target: &Path, reason: &str) -> String {
+    format!("{} was written in place: {}", named(target), words(reason))
+}
+
+fn engine_line(summary: &Summary) -> String {
+    let mut line = format!("engine: {}", words(&summary.engine));
+    let paths = paths(&summary.paths);
+    if !paths.is_empty() {
+        line.push_str(&format!("; data paths: {paths}"));
+    }
+    line
+}
+
+fn last_line(summary: &Summary) -> String {
+    let Summary { files, directories, links, bytes, skipped, failed, elapsed, .. } = summary;
+    let mut line = count(*files, "file");
+    for (number, what) in [(*directories, "directory"), (*links, "link")] {
+        if number > 0 {
+            line.push_str(&format!(", {}", count(number, what)));
+        }
+    }
+    let seconds = elapsed.as_secs_f64();
+    let milliseconds = elapsed.as_millis().max(1);
+    let rate = u64::try_from(u128::from(*bytes) * 1000 / milliseconds).unwrap_or(u64::MAX);
+    line.push_str(&format!(", {} in {seconds:.3} s, {}/s", Bytes(*bytes), Bytes(rate)));
+    let paths = paths(&summary.paths);
+    if !paths.is_empty() {
+        line.push_str(&format!(" ({paths})"));
+    }
+    for (number, what) in [(*failed, "failed"), (*skipped, "skipped")] {
+        if number > 0 {
+            line.push_str(&format!(", {number} {what}"));
+        }
+    }
+    line
+}
+
+fn count(number: u64, what: &str) -> String {
+    match (number, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {what}s"),
+    }
+}
+
+fn paths(counts: &PathCounts) -> String {
+    let each: Vec<String> = counts.used().map(|(path, files)| format!("{path} {files}")).collect();
+    each.join(", ")
+}
+
+fn named(path: &Path) -> String {
+    quote::if_needed(path)
+}
+
+fn words(words: &str) -> String {
+    quote::without_controls(words)
+}
+
+/// Standard output, which may be closed or full: then the rest is dropped and the failure kept.
+struct Output {
+    stream: Box<dyn Write + Send>,
+    failure: Option<io::Error>,
+}
+
+impl Output {
+    fn new() -> Self {
+        let stdout = io::stdout();
+        // A person reads line by line; a file takes blocks.
+        let stream: Box<dyn Write + Send> = if stdout.is_terminal() {
+            Box::new(LineWriter::new(stdout))
+        } else {
+            Box::new(io::BufWriter::with_capacity(BUFFER_BYTES, stdout))
+        };
+        Self { stream, failure: None }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.attempt(|stream| writeln!(stream, "{line}"));
+    }
+
+    fn flush(&mut self) {
+        self.attempt(Write::flush);
+    }
+
+    fn attempt(&mut self, way: impl FnOnce(&mut Box<dyn Write + Send>) -> io::Result<()>) {
+        if self.failure.is_none() {
+            self.failure = way(&mut self.stream).err();
+        }
+        if self.failure.is_some() {
+            self.stream = Box::new(io::sink());
+        }
+    }
+}
+
+const BUFFER_BYTES: usize = 32 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::time::Duration;
+
+    use ucp_engine::Errno;
+    use ucp_engine::copy::DataPath;
+
+    use super::*;
+
+    #[test]
+    fn failures_say_what_where_and_why_once() {
+        let cases = [
+            (
+                Error::from_errno("write", Errno::ENOSPC).on("/mnt/b").at(4096),
+                "write failed on /mnt/b at byte 4096: No space left on device (os error 28)",
+            ),
+            (
+                Error::from_errno("open", Errno::ENOENT).on("a b"),
+                "open failed on 'a b': No such file or directory (os error 2)",
+            ),
+            (
+                Error::from_errno("open", Errno::EIO).on(OsStr::from_bytes(b"a\x1b\xff")),
+                "open failed on 'a'$'\\033\\377': Input/output error (os error 5)",
+            ),
+            (
+                Error::new(ErrorKind::Unsupported, "io_uring", "not\nthere"),
+                "io_uring failed: not\\nthere",
+            ),
+        ];
+        for (error, want) in cases {
+            assert_eq!(failure_line(&error), want);
+        }
+    }
+
+    #[test]
+    fn the_last_line_counts_what_there_is_to_count() {
+        let mut paths = PathCounts::default();
+        paths.count(DataPath::Small);
+        paths.count(DataPath::Direct);
+        paths.count(DataPath::Small);
+        let nothing = Summary { elapsed: Duration::from_millis(2), ..Summary::default() };
+        let one = Summary { files: 1, bytes: 5, ..nothing.clone() };
+        let many = Summary {
+            files: 3,
+            directories: 1,
+            links: 2,
+            bytes: 3 << 20,
+            skipped: 4,
+            failed: 5,
+            elapsed: Duration::from_millis(1500),
+            paths,
+            ..Summary::default()
+        };
+        let cases = [
+            (nothing, "0 files, 0 B in 0.002 s, 0 B/s"),
+            (one, "1 file, 5 B in 0.002 s, 2.4 KiB/s"),
+            (
+                many,
+                "3 files, 1 directory, 2 links, 3.0 MiB in 1.500 s, 2.0 MiB/s (direct 1, small 2), \
+                 5 failed, 4 skipped",
+            ),
+        ];
+        for (summary, want) in cases {
+            assert_eq!(last_line(&summary), want);
+        }
+    }
+
+    #[test]
+    fn the_engine_is_named_with_the_paths_that_ran() {
+        let mut summary = Summary {
+            engine: "io_uring: not permitted; using threads".to_owned(),
+            ..Summary::default()
+        };
+        assert_eq!(engine_line(&summary), "engine: io_uring: not permitted; using threads");
+        summary.paths.count(DataPath::Clone);
+        let want = "engine: io_uring: not permitted; using threads; data paths: clone 1";
+        assert_eq!(engine_line(&summary), want);
+    }
+
+    #[test]
+    fn lines_about_files_are_those_of_cp() {
+        assert_eq!(copied_line(Path::new("a"), Path::new("b/a c")), "'a' -> 'b/a c'");
+    }
+}
