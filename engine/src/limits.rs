@@ -1,5 +1,7 @@
 //! Every bound of the engine in one place, with its reason, and how they relate.
 
+use std::time::Duration;
+
 use crate::units::{KIB, MIB};
 
 /// Operations that one processor keeps at a time. Each slot costs about 500 bytes.
@@ -50,8 +52,11 @@ pub const LINKS_FOLLOWED_MAX: u32 = 40;
 pub const TASKS_MAX: usize = 1 << 16;
 /// Handlers that one proactor keeps at a time.
 pub const HANDLERS_MAX: usize = 1 << 16;
-/// How often an operation that the kernel answered with EAGAIN or EINTR is started again.
+/// How often an operation that a signal interrupted is started again, and how often in a row the
+/// kernel may refuse to submit for want of memory.
 pub const RETRIES_MAX: u32 = 64;
+/// How long dropping a processor waits for what is in flight before it leaks it.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of a name in a directory (`NAME_MAX` of `pathconf(3)` on every Linux file system).
 pub const NAME_BYTES_MAX: usize = 255;

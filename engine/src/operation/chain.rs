@@ -1,9 +1,10 @@
 //! Chains: operations that the kernel runs one after the other without coming back.
 //!
 //! A chain orders its members and nothing else. A member that fails or moves less than asked ends
-//! the chain: the rest complete with [`super::Cause::LinkBroken`]. The events of a chain come
-//! together, in order, once its last member has ended, so that a buffer that two members use is
-//! handed back only when both are done with it.
+//! the chain: the rest complete with [`super::Cause::LinkBroken`]. Only a [`Close`] runs all the same
+//! once what it closes was opened. The events of a chain come together, in order, once its last
+//! member has ended, so that a buffer that two members use is handed back only when both are done
+//! with it, in the operation that brought it.
 
 use std::time::Duration;
 
@@ -57,11 +58,6 @@ impl Chain {
 
     fn of<const N: usize>(members: [Operation; N]) -> Self {
         const { assert!(N > 0 && N <= CHAIN_MEMBERS_MAX) };
-        Self::from_members(members)
-    }
-
-    /// A chain that was taken apart, put together again.
-    pub(crate) fn from_members(members: impl IntoIterator<Item = Operation>) -> Self {
         let mut chain = Self { members: [const { None }; CHAIN_MEMBERS_MAX] };
         for (place, member) in chain.members.iter_mut().zip(members) {
             *place = Some(member);
@@ -91,5 +87,11 @@ impl Chain {
             ) => n < *length,
             (_, Ok(_)) => false,
         }
+    }
+
+    /// Whether a member runs even if the one before it was short or failed (IOSQE_IO_HARDLINK):
+    /// a file that is shorter than the buffer must be closed as well.
+    pub(crate) fn runs_anyway(member: &Operation) -> bool {
+        matches!(member, Operation::Close(_))
     }
 }

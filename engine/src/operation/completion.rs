@@ -125,6 +125,15 @@ impl CompletionEventQueue {
         self.0.pop_front()
     }
 
+    /// Takes all events of another queue, behind the ones here.
+    pub fn append(&mut self, other: &mut Self) {
+        if self.0.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.0.append(&mut other.0);
+        }
+    }
+
     /// How many events wait.
     #[must_use]
     pub fn len(&self) -> usize {

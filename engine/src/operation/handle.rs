@@ -125,6 +125,11 @@ impl Handle {
         }
     }
 
+    /// Whether nobody else has the descriptor; then nobody else can come by it, either.
+    pub(crate) fn is_only_owner(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     /// The descriptor itself, if this is its only owner.
     pub(crate) fn into_descriptor(self) -> Option<Descriptor> {
         Arc::into_inner(self.0)

@@ -78,6 +78,26 @@ pub enum Operation {
     ListAttributes(ListAttributes),
 }
 
+/// Each member of the set becomes the operation that it is.
+macro_rules! operations {
+    ($($member:ident)*) => {
+        $(impl From<$member> for Operation {
+            fn from(operation: $member) -> Self {
+                Self::$member(operation)
+            }
+        })*
+    };
+}
+
+operations! {
+    Timeout
+    Read Write ReadVectored WriteVectored Sync Allocate Truncate Seek CloneFile CopyRange Advise
+    CacheStatus SetDirect Lock
+    Open Close Rename Unlink MakeDirectory SymbolicLink Link ReadLink MakeNode ListDirectory
+    Statx FileSystemStatus ChangeOwner ChangeMode ChangeTimes GetAttribute SetAttribute
+    RemoveAttribute ListAttributes
+}
+
 /// What becomes of an operation whose task has lost interest in it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnDrop {

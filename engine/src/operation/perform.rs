@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::buffer::Buffer;
 use crate::error::Errno;
+use crate::limits::RETRIES_MAX;
 use crate::sys::file as call;
 
 /// Performs `operation` and returns what its completion event would carry. What it brings (a file,
@@ -15,6 +16,15 @@ use crate::sys::file as call;
 ///
 /// It may block. A buffer that can't hold what it is asked to is answered with `EINVAL`.
 pub(crate) fn perform(operation: &mut Operation) -> Result<u32, Errno> {
+    let mut result = perform_once(operation);
+    for _ in 0..RETRIES_MAX {
+        let Err(Errno::EINTR) = result else { break };
+        result = perform_once(operation);
+    }
+    result
+}
+
+fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
     match operation {
         Operation::Nop | Operation::LinkTimeout(_) => Ok(0),
         Operation::Timeout(timeout) => sleep(timeout.duration),

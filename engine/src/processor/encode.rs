@@ -4,7 +4,8 @@
 //! pushed (`kernel.rs`); to make that proof short, every pointer here is to what the operation owns
 //! or to its slot's side storage.
 
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::types::{DestinationSlot, Fd, Fixed, FsyncFlags, OpenHow, Timespec};
@@ -14,10 +15,10 @@ use nix::libc;
 use super::slots::Side;
 use crate::buffer::Buffer;
 use crate::operation::{
-    Descriptor, File, Handle, Name, Open, Operation, Place, ProcessorIdentity, Statx, Subject,
-    SyncReach,
+    CURRENT_POSITION, Descriptor, File, Handle, Name, Open, Operation, Place, ProcessorIdentity,
+    Statx, Subject, SyncReach,
 };
-use crate::sys::file::{STATX_MASK, status_flags};
+use crate::sys::file::{STATX_MASK, open_flags, status_flags};
 
 /// Which opcodes the kernel knows.
 #[derive(Clone, Debug)]
@@ -82,17 +83,17 @@ pub(super) fn encode(
     Some(match operation {
         Operation::Nop => opcode::Nop::new().build(),
         Operation::Timeout(timeout) => {
-            side.time = Timespec::from(timeout.duration);
+            side.time = timespec(timeout.duration);
             opcode::Timeout::new(&raw const side.time).build()
         }
         Operation::LinkTimeout(timeout) => {
-            side.time = Timespec::from(timeout.duration);
+            side.time = timespec(timeout.duration);
             opcode::LinkTimeout::new(&raw const side.time).build()
         }
 
         Operation::Read(read) => {
-            let memory = memory(&mut read.buffer, identity)?.part(read.start, read.length)?;
-            let offset = read.offset_bytes;
+            let memory = writable(&mut read.buffer, identity)?.part(read.start, read.length)?;
+            let offset = offset(read.offset_bytes)?;
             let target = target(&read.handle, identity)?;
             match memory.registered {
                 Some(index) => with_target!(target, |fd| {
@@ -106,10 +107,10 @@ pub(super) fn encode(
         Operation::Write(write) => {
             let memory = match (&mut write.buffer, lent) {
                 (Buffer::OfPreviousMember, lent) => lent?,
-                (buffer, _) => memory(buffer, identity)?,
+                (buffer, _) => readable(buffer, identity)?,
             };
             let memory = memory.part(write.start, write.length)?;
-            let offset = write.offset_bytes;
+            let offset = offset(write.offset_bytes)?;
             let target = target(&write.handle, identity)?;
             match memory.registered {
                 Some(index) => with_target!(target, |fd| {
@@ -121,17 +122,17 @@ pub(super) fn encode(
             }
         }
         Operation::ReadVectored(read) => {
-            side.name(&mut read.buffers, identity)?;
+            side.name(&mut read.buffers, |buffer| writable(buffer, identity))?;
             let (vectors, count) = side.vectors()?;
-            let offset = read.offset_bytes;
+            let offset = offset(read.offset_bytes)?;
             with_target!(target(&read.handle, identity)?, |fd| {
                 opcode::Readv::new(fd, vectors, count).offset(offset)
             })
         }
         Operation::WriteVectored(write) => {
-            side.name(&mut write.buffers, identity)?;
+            side.name(&mut write.buffers, |buffer| readable(buffer, identity))?;
             let (vectors, count) = side.vectors()?;
-            let offset = write.offset_bytes;
+            let offset = offset(write.offset_bytes)?;
             with_target!(target(&write.handle, identity)?, |fd| {
                 opcode::Writev::new(fd, vectors, count).offset(offset)
             })
@@ -163,11 +164,15 @@ pub(super) fn encode(
         Operation::Open(open) => encode_open(open, side, identity)?,
         Operation::Close(close) => match target(close.handle.as_ref()?, identity)? {
             Target::Slot(slot) => opcode::Close::new(Fixed(slot)).build(),
-            Target::Fd(_) => match close.handle.take()?.into_descriptor() {
-                Some(Descriptor::Kernel(fd)) => opcode::Close::new(Fd(fd.into_raw_fd())).build(),
-                // Others still have it: giving up our share is all there is to do.
-                _ => opcode::Nop::new().build(),
-            },
+            // The operation keeps the descriptor until the kernel has closed it (`land`).
+            Target::Fd(fd) if close.handle.as_ref()?.is_only_owner() => {
+                opcode::Close::new(Fd(fd)).build()
+            }
+            // Others still have it: giving up our share is all there is to do.
+            Target::Fd(_) => {
+                close.handle = None;
+                opcode::Nop::new().build()
+            }
         },
         Operation::Rename(rename) => {
             let flags = if rename.replace { 0 } else { libc::RENAME_NOREPLACE };
@@ -196,12 +201,12 @@ pub(super) fn encode(
 
         Operation::Statx(statx) => encode_statx(statx, side)?,
         Operation::GetAttribute(get) => {
-            let memory = memory(&mut get.buffer, identity)?;
+            let memory = writable(&mut get.buffer, identity)?;
             let (address, name) = (memory.address.cast(), pointer(&get.name));
             opcode::FGetXattr::new(fd(&get.file)?, name, address, memory.length).build()
         }
         Operation::SetAttribute(set) => {
-            let memory = memory(&mut set.value, identity)?;
+            let memory = readable(&mut set.value, identity)?;
             let (address, name) = (memory.address.cast_const().cast(), pointer(&set.name));
             opcode::FSetXattr::new(fd(&set.file)?, name, address, memory.length).build()
         }
@@ -209,8 +214,16 @@ pub(super) fn encode(
     })
 }
 
-/// The memory of a buffer, as an entry names it; none if there is none.
-pub(super) fn memory(buffer: &mut Buffer, identity: ProcessorIdentity) -> Option<Memory> {
+/// The memory of a buffer that the kernel writes to; none if others read it at the same time.
+pub(super) fn writable(buffer: &mut Buffer, identity: ProcessorIdentity) -> Option<Memory> {
+    match buffer {
+        Buffer::Shared(_) => None,
+        buffer => readable(buffer, identity),
+    }
+}
+
+/// The memory of a buffer that the kernel reads; none if it has none of its own.
+fn readable(buffer: &mut Buffer, identity: ProcessorIdentity) -> Option<Memory> {
     let registered = match buffer {
         Buffer::Lease(lease) => lease.registered(),
         Buffer::Vec(_) | Buffer::Shared(_) | Buffer::OfPreviousMember => None,
@@ -240,20 +253,9 @@ fn code(operation: &Operation) -> Option<u8> {
         Operation::Nop => opcode::Nop::CODE,
         Operation::Timeout(_) => opcode::Timeout::CODE,
         Operation::LinkTimeout(_) => opcode::LinkTimeout::CODE,
-        Operation::Read(read) => {
-            // The kernel could not be stopped from writing to what others read.
-            if let Buffer::Shared(_) = read.buffer {
-                return None;
-            }
-            opcode::Read::CODE
-        }
+        Operation::Read(_) => opcode::Read::CODE,
         Operation::Write(_) => opcode::Write::CODE,
-        Operation::ReadVectored(read) => {
-            if read.buffers.iter().any(|buffer| matches!(buffer, Buffer::Shared(_))) {
-                return None;
-            }
-            opcode::Readv::CODE
-        }
+        Operation::ReadVectored(_) => opcode::Readv::CODE,
         Operation::WriteVectored(_) => opcode::Writev::CODE,
         Operation::Sync(sync) if sync.reach != SyncReach::FileSystem => opcode::Fsync::CODE,
         Operation::Allocate(_) => opcode::Fallocate::CODE,
@@ -274,13 +276,12 @@ fn code(operation: &Operation) -> Option<u8> {
 }
 
 fn encode_open(open: &Open, side: &mut Side, identity: ProcessorIdentity) -> Option<Entry> {
-    let makes = open.flags & libc::O_CREAT != 0 || open.flags & libc::O_TMPFILE == libc::O_TMPFILE;
     // A slot is not a descriptor: it is never inherited, and refuses the flag.
     let close_on_exec = if open.slot.is_none() { libc::O_CLOEXEC } else { 0 };
-    let flags = open.flags | close_on_exec | libc::O_NOCTTY;
+    let (flags, mode) = open_flags(open.flags | close_on_exec, open.mode);
     side.how = OpenHow::new()
         .flags(u64::from(flags.cast_unsigned()))
-        .mode(if makes { open.mode.into() } else { 0 })
+        .mode(mode.into())
         .resolve(open.resolve.bits());
     let (directory, name) = at(&open.place)?;
     let entry = opcode::OpenAt2::new(directory, name, &raw const side.how);
@@ -322,16 +323,30 @@ fn at(place: &Place) -> Option<(Fd, *const libc::c_char)> {
     Some((directory, pointer(&place.name)))
 }
 
+/// An offset that a file may have, or [`CURRENT_POSITION`], which is the kernel's word for it, too.
+fn offset(bytes: u64) -> Option<u64> {
+    (bytes == CURRENT_POSITION || i64::try_from(bytes).is_ok()).then_some(bytes)
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // The kernel's seconds are signed.
+    Timespec::from(duration.min(Duration::from_secs(i64::MAX.unsigned_abs())))
+}
+
 fn pointer(name: &Name) -> *const libc::c_char {
     name.as_c_str().as_ptr()
 }
 
 impl Side {
     /// Lists the memory of `buffers` in the side storage.
-    fn name(&mut self, buffers: &mut [Buffer], identity: ProcessorIdentity) -> Option<()> {
+    fn name(
+        &mut self,
+        buffers: &mut [Buffer],
+        mut memory: impl FnMut(&mut Buffer) -> Option<Memory>,
+    ) -> Option<()> {
         self.vectors.clear();
         for buffer in buffers {
-            let memory = memory(buffer, identity)?;
+            let memory = memory(buffer)?;
             let iov_len = memory.length as usize;
             self.vectors.push(libc::iovec { iov_base: memory.address.cast(), iov_len });
         }

@@ -1,12 +1,16 @@
 //! From raw results to completion events: one place for every processor, so that all of them mean
 //! the same.
 
+use std::mem;
+
 use nix::libc;
 
-use super::slots::{Link, Slots};
+use super::slots::{Entry, Link, Slots};
+use crate::buffer::Buffer;
 use crate::error::Errno;
 use crate::operation::{
-    Cause, CompletionEvent, CompletionEventQueue, End, Operation, OperationError,
+    Cause, Chain, CompletionEvent, CompletionEventQueue, End, Operation, OperationError, Read,
+    Token, Write,
 };
 
 /// Ends the operation in slot `index` with the kernel's `result`: a number, or an errno below zero.
@@ -30,13 +34,95 @@ pub(super) fn finish(
     }
 }
 
-/// Joins slots into a chain, in order.
-pub(super) fn link(slots: &mut Slots, members: &[u32]) {
-    let pending = u32::try_from(members.len()).expect("a chain is short");
-    for (place, index) in members.iter().enumerate() {
-        let next = members.get(place + 1).copied();
-        slots.entry_mut(*index).link = Some(Link { head: members[0], next, pending });
+/// Ends a member of a chain that is run here and not by the kernel, or an operation of no chain.
+/// Returns the slot of the member to begin next.
+pub(super) fn complete(
+    slots: &mut Slots,
+    index: u32,
+    result: i32,
+    events: &mut CompletionEventQueue,
+) -> Option<u32> {
+    let next = slots.entry(index).link.and_then(|link| link.next);
+    let begun = next.and_then(|next| follow(slots, index, next, result, events));
+    return_buffer(slots, index);
+    finish(slots, index, result, events);
+    begun
+}
+
+/// Decides what becomes of the members behind one that ends.
+fn follow(
+    slots: &mut Slots,
+    index: u32,
+    next: u32,
+    result: i32,
+    events: &mut CompletionEventQueue,
+) -> Option<u32> {
+    let is_broken = Chain::is_broken_by(slots.prepare(index).0, u32::try_from(result));
+    let behind = slots.prepare(next).0;
+    let is_timeout = matches!(behind, Operation::LinkTimeout(_));
+    let stops = is_timeout || (is_broken && !Chain::runs_anyway(behind));
+    if !stops && !slots.entry(next).cancel_requested {
+        lend_buffer(slots, index, next);
+        return Some(next);
     }
+    let mut rest = Some(next);
+    while let Some(index) = rest {
+        let entry = slots.entry(index);
+        rest = entry.link.and_then(|link| link.next);
+        // A timeout that has run out has ended already.
+        if entry.result.is_none() {
+            finish(slots, index, raw(Err(Errno::ECANCELED)), events);
+        }
+    }
+    None
+}
+
+/// Moves the buffer of a member to the next, if the next has none of its own.
+fn lend_buffer(slots: &mut Slots, index: u32, next: u32) {
+    let Operation::Write(Write { buffer: Buffer::OfPreviousMember, .. }) = slots.prepare(next).0
+    else {
+        return;
+    };
+    let Operation::Read(read) = slots.prepare(index).0 else { return };
+    let lent = mem::replace(&mut read.buffer, Buffer::OfPreviousMember);
+    if let Operation::Write(write) = slots.prepare(next).0 {
+        write.buffer = lent;
+    }
+}
+
+/// Moves a buffer that was lent to a member back to the chain's head.
+fn return_buffer(slots: &mut Slots, index: u32) {
+    let Some(Link { head, .. }) = slots.entry(index).link else { return };
+    if head == index {
+        return;
+    }
+    let Operation::Read(Read { buffer: Buffer::OfPreviousMember, .. }) = slots.prepare(head).0
+    else {
+        return;
+    };
+    let Operation::Write(write) = slots.prepare(index).0 else { return };
+    let lent = mem::replace(&mut write.buffer, Buffer::OfPreviousMember);
+    if let Operation::Read(read) = slots.prepare(head).0 {
+        read.buffer = lent;
+    }
+}
+
+/// Keeps the members of a chain, for which there must be room, and joins their slots in order.
+/// Returns the first.
+pub(super) fn insert_chain(slots: &mut Slots, chain: Chain, token: Token) -> u32 {
+    let pending = u32::try_from(chain.length()).expect("a chain is short");
+    let mut head = None;
+    let mut last = None;
+    for member in chain.into_members() {
+        let index = slots.insert(member, token).expect("room was checked");
+        let head = *head.get_or_insert(index);
+        slots.entry_mut(index).link = Some(Link { head, next: None, pending });
+        if let Some(last) = last.replace(index) {
+            let link = slots.entry_mut(last).link.as_mut().expect("it was linked above");
+            link.next = Some(index);
+        }
+    }
+    head.expect("a chain has members")
 }
 
 /// Numbers or errnos to what a raw result is.
@@ -60,20 +146,23 @@ impl ChainState {
 }
 
 fn end_chain(slots: &mut Slots, head: u32, events: &mut CompletionEventQueue) {
-    let mut members = Vec::with_capacity(crate::limits::CHAIN_MEMBERS_MAX);
-    let mut next = Some(head);
     let mut state = ChainState { is_chain: true, ..ChainState::NONE };
-    while let Some(index) = next {
-        let entry = *slots.entry(index);
-        let result = entry.result.expect("every member has ended");
-        state.timed_out |= result == -libc::ETIME;
+    for index in members(slots, head) {
+        let entry = slots.entry(index);
+        state.timed_out |= entry.result == Some(-libc::ETIME);
         state.cancel_requested |= entry.cancel_requested;
-        members.push((index, result));
-        next = entry.link.and_then(|link| link.next);
     }
-    for (index, result) in members {
-        end(slots, index, result, state, events);
+    let mut next = Some(head);
+    while let Some(index) = next {
+        let Entry { link, result, .. } = *slots.entry(index);
+        next = link.and_then(|link| link.next);
+        end(slots, index, result.expect("every member has ended"), state, events);
     }
+}
+
+/// The slots of a chain from `first` on.
+pub(super) fn members(slots: &Slots, first: u32) -> impl Iterator<Item = u32> + '_ {
+    std::iter::successors(Some(first), |index| slots.entry(*index).link?.next)
 }
 
 fn end(

@@ -10,7 +10,8 @@ use super::finish::raw;
 use super::slots::Assignment;
 use crate::error::Errno;
 
-/// The crew. Threads start when there is work for them; dropping the crew waits for their work.
+/// The crew. Threads start when there is work for them. Dropping the crew waits for those that
+/// have nothing to do, and leaves one that is stuck in the kernel to itself: it keeps what it has.
 pub(super) struct Helpers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -29,6 +30,8 @@ struct State {
     queue: VecDeque<(u32, Assignment)>,
     done: Vec<(Assignment, i32)>,
     idle: usize,
+    /// Threads that are performing something.
+    busy: usize,
     is_closing: bool,
 }
 
@@ -57,24 +60,11 @@ impl Helpers {
         state.queue.remove(place).map(|(_, assignment)| assignment)
     }
 
-    /// What was done since the last call: slots, and results as the kernel writes them.
-    pub(super) fn take_done(&mut self) -> Vec<(Assignment, i32)> {
-        std::mem::take(&mut self.shared.lock().done)
-    }
-
-    /// Waits for all work, and returns what was done.
-    pub(super) fn drain(mut self) -> Vec<(Assignment, i32)> {
-        self.join();
-        self.take_done()
-    }
-
-    fn join(&mut self) {
-        self.shared.lock().is_closing = true;
-        self.shared.work.notify_all();
-        for thread in self.threads.drain(..) {
-            // A helper that panicked outside an operation has nothing left to wait for.
-            let _ = thread.join();
-        }
+    /// Swaps what was done since the last call, slots and results as the kernel writes them, for an
+    /// empty list.
+    pub(super) fn take_done(&mut self, done: &mut Vec<(Assignment, i32)>) {
+        assert!(done.is_empty(), "what was done before was looked at");
+        std::mem::swap(&mut self.shared.lock().done, done);
     }
 
     fn hire(&mut self) -> bool {
@@ -111,17 +101,31 @@ impl Shared {
     }
 
     fn perform_one(&self) {
-        let Some((_, mut assignment)) = self.lock().queue.pop_front() else { return };
+        let mut state = self.lock();
+        let Some((_, mut assignment)) = state.queue.pop_front() else { return };
+        state.busy += 1;
+        drop(state);
         let result = catch_unwind(AssertUnwindSafe(|| assignment.perform()));
         // A panic here is a bug of ours; its operation must end all the same.
         let result = raw(result.unwrap_or(Err(Errno::EIO)));
-        self.lock().done.push((assignment, result));
+        let mut state = self.lock();
+        state.busy -= 1;
+        state.done.push((assignment, result));
+        drop(state);
         self.wake.wake();
     }
 }
 
 impl Drop for Helpers {
     fn drop(&mut self) {
-        self.join();
+        let mut state = self.shared.lock();
+        state.is_closing = true;
+        let is_stuck = state.busy > 0;
+        drop(state);
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..).filter(|_| !is_stuck) {
+            // A helper that panicked outside an operation has nothing left to wait for.
+            let _ = thread.join();
+        }
     }
 }

@@ -5,27 +5,30 @@
 
 #![allow(unsafe_code, reason = "a home of unsafe: what is pushed to the kernel")]
 
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::mem::{self, ManuallyDrop};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use io_uring::opcode::Nop;
 use io_uring::squeue::{Entry, Flags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::encode::{Opcodes, encode, memory};
-use super::finish::{finish, link, raw};
+use super::encode::{Opcodes, encode, writable};
+use super::finish::{complete, finish, insert_chain, raw};
 use super::helpers::Helpers;
-use super::slots::{Side, Slots};
-use super::threads::{RegisteredFiles, wall_clock};
+use super::slots::{Assignment, Entry as SlotEntry, Link, Side, Slots};
+use super::threads::{RegisteredFiles, nanoseconds, wall_clock};
+use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
 use crate::buffer::{Arena, BufferPool, Registered};
 use crate::error::{Errno, Error};
-use crate::limits::{CHAIN_MEMBERS_MAX, REGISTERED_FILES_MAX, RETRIES_MAX};
+use crate::limits::{CHAIN_MEMBERS_MAX, DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX};
 use crate::operation::{
-    Chain, CompletionEventQueue, File, FileStatus, Operation, OperationId, ProcessorIdentity,
-    RegisteredFile, Token,
+    Chain, Close, CompletionEventQueue, Descriptor, File, FileStatus, Handle, Operation,
+    OperationId, ProcessorIdentity, RegisteredFile, Token,
 };
 use crate::sys::ring::{Completion, Ring};
 use crate::units::{Moment, WallTime};
@@ -38,6 +41,10 @@ pub struct KernelProcessor {
     /// Memory that the ring knows; kept until the ring is closed.
     arenas: ManuallyDrop<Vec<Rc<Arena>>>,
     helpers: Helpers,
+    /// What the helpers have done, before it is looked at. Kept for its room.
+    done: Vec<(Assignment, i32)>,
+    /// Timeouts of what the helpers perform.
+    timers: Timers,
     opcodes: Opcodes,
     bell: Arc<Bell>,
     /// Whether the ring watches the bell.
@@ -58,11 +65,18 @@ pub struct KernelProcessor {
     epoch: Instant,
     /// Completions that named nobody: late, or sent twice.
     stale: u64,
-    leaked: u64,
+    drain_timeout: Duration,
 }
 
 /// Wakes the ring: helpers ring it when something is done.
-struct Bell(EventFd);
+struct Bell {
+    event: EventFd,
+    /// Whether someone wants the wait to end.
+    by_waker: AtomicBool,
+}
+
+/// Ends the wait of a kernel processor.
+struct BellWaker(Arc<Bell>);
 
 /// What a completion's `user_data` means, in its top four bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,9 +86,6 @@ enum Kind {
     Cancel = 2,
     Bell = 3,
 }
-
-/// How long draining may take before what is in flight is leaked.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl KernelProcessor {
     /// A processor with room for `capacity` operations, or fewer where memory is short, and up to
@@ -90,7 +101,8 @@ impl KernelProcessor {
         }
         let opcodes = Opcodes::probe(&ring.probe()?);
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let bell = Arc::new(Bell(EventFd::from_value_and_flags(0, flags)?));
+        let event = EventFd::from_value_and_flags(0, flags)?;
+        let bell = Arc::new(Bell { event, by_waker: AtomicBool::new(false) });
         let wake: Arc<dyn Wake> = Arc::<Bell>::clone(&bell);
         let capacity = capacity.min(ring.entries());
         let has_table = ring.register_file_table(REGISTERED_FILES_MAX).is_ok();
@@ -100,6 +112,8 @@ impl KernelProcessor {
             slots: ManuallyDrop::new(Slots::new(capacity)),
             arenas: ManuallyDrop::default(),
             helpers: Helpers::new(helper_threads, wake),
+            done: Vec::new(),
+            timers: Timers::default(),
             opcodes,
             bell,
             is_bell_watched: false,
@@ -114,7 +128,7 @@ impl KernelProcessor {
             capabilities: Capabilities { engine: EngineKind::Uring, reason: None, features },
             epoch: Instant::now(),
             stale: 0,
-            leaked: 0,
+            drain_timeout: DRAIN_TIMEOUT,
         })
     }
 
@@ -124,11 +138,16 @@ impl KernelProcessor {
         self.stale
     }
 
+    /// How long dropping the processor waits for what is in flight. What takes longer is leaked.
+    pub fn set_drain_timeout(&mut self, timeout: Duration) {
+        self.drain_timeout = timeout;
+    }
+
     /// Encodes a slot's operation; none if a helper is to perform it.
     fn encode(&mut self, index: u32, previous: Option<u32>) -> Option<Entry> {
         let identity = self.identity;
         let lent = previous.and_then(|previous| match self.slots.prepare(previous).0 {
-            Operation::Read(read) => memory(&mut read.buffer, identity),
+            Operation::Read(read) => writable(&mut read.buffer, identity),
             _ => None,
         });
         let user_data = user_data(Kind::Operation, self.slots.id(index));
@@ -143,46 +162,99 @@ impl KernelProcessor {
         token: Token,
         flags: Flags,
     ) -> Result<OperationId, Full<Operation>> {
+        if !self.make_room(1) {
+            return Err(Full(operation));
+        }
         let index = self.slots.insert(operation, token).map_err(Full)?;
-        let id = self.slots.id(index);
         match self.encode(index, None) {
-            Some(entry) => {
-                if !self.push(&entry.flags(flags)) {
-                    return Err(Full(self.slots.remove(index)));
-                }
-            }
+            Some(entry) => self.push(&[entry.flags(flags)]),
             None => self.assign(index),
         }
-        Ok(id)
+        Ok(self.slots.id(index))
     }
 
+    /// Encodes a chain's members; none if one of them is for a helper: then we run the chain.
+    fn encode_chain(&mut self, head: u32) -> Option<([Entry; CHAIN_MEMBERS_MAX], usize)> {
+        let mut entries = [const { None }; CHAIN_MEMBERS_MAX];
+        let mut length = 0;
+        let mut previous = None;
+        let mut next = Some(head);
+        while let Some(index) = next {
+            next = self.slots.entry(index).link.and_then(|link| link.next);
+            let link = match next.map(|next| Chain::runs_anyway(self.slots.prepare(next).0)) {
+                None => Flags::empty(),
+                Some(false) => Flags::IO_LINK,
+                Some(true) => Flags::IO_HARDLINK,
+            };
+            entries[length] = Some(self.encode(index, previous)?.flags(link));
+            length += 1;
+            previous = Some(index);
+        }
+        Some((entries.map(|entry| entry.unwrap_or_else(|| Nop::new().build())), length))
+    }
+
+    /// Gives a slot to the helpers, and sets the alarm of the timeout behind it.
     fn assign(&mut self, index: u32) {
+        let next = self.slots.entry(index).link.and_then(|link| link.next);
+        if let Some(next) = next
+            && let Operation::LinkTimeout(timeout) = self.slots.prepare(next).0
+        {
+            let moment = Moment(nanoseconds(self.epoch)) + timeout.duration;
+            self.timers.set(moment, self.slots.id(next), &self.slots);
+        }
         self.assigned += 1;
         self.helpers.start(index, self.slots.assign(index));
     }
 
-    /// Pushes one entry, making room by submitting if there is none.
-    fn push(&mut self, entry: &Entry) -> bool {
-        // SAFETY: the kernel may use every pointer in `entry` until it posts the last completion
-        // with its `user_data`. Until then each of them stays good:
+    /// Takes an operation back that no helper has begun; false if one has.
+    fn withdraw(&mut self, index: u32) -> bool {
+        let Some(assignment) = self.helpers.withdraw(index) else { return false };
+        self.slots.settle(assignment);
+        self.assigned -= 1;
+        true
+    }
+
+    /// Ends what a helper had, and gives what is linked to it to the helpers.
+    fn complete(&mut self, index: u32, result: i32) {
+        if let Some(next) = complete(&mut self.slots, index, result, &mut self.ready) {
+            self.assign(next);
+        }
+    }
+
+    fn ring_alarms(&mut self) {
+        while self.timers.next().is_some() {
+            let Some(id) = self.timers.due(self.now()) else { return };
+            let Some(index) = self.slots.find(id) else { continue };
+            if let SlotEntry { link: Some(Link { head, .. }), result: None, .. } =
+                *self.slots.entry(index)
+                && self.withdraw(head)
+            {
+                finish(&mut self.slots, index, raw(Err(Errno::ETIME)), &mut self.ready);
+                self.complete(head, raw(Err(Errno::ECANCELED)));
+            }
+        }
+    }
+
+    /// Whether there is room for `count` entries, made by submitting if need be.
+    fn make_room(&mut self, count: usize) -> bool {
+        self.ring.room() >= count || (self.submit_only().is_ok() && self.ring.room() >= count)
+    }
+
+    /// Pushes entries for which there is room.
+    fn push(&mut self, entries: &[Entry]) {
+        // SAFETY: the kernel may use every pointer in `entries` until it posts the last completion
+        // with an entry's `user_data`. Until then each of them stays good:
         // * Alive. The slot owns the operation, and the operation its buffers and files; `encode`
-        //   takes pointers from nothing else but the slot's side storage. Only `reap` takes the
-        //   operation out, on a completion without IORING_CQE_F_MORE.
+        //   takes pointers from nothing else but the slot's side storage. Only a completion without
+        //   IORING_CQE_F_MORE takes the operation out (`on_completion`).
         // * Still. Buffers lie on the heap or in an arena; slots are a fixed array. Neither moves.
         // * Alone. `Slots` lends out no reference to an operation that the kernel was shown.
         // * To the end. `Drop` reaps until no slot is held, and leaks ring, slots and arenas if it
         //   cannot; closing the ring does not wait for the kernel.
         // Cancelling changes nothing: a cancelled operation posts a completion, too.
         // Source: io_uring_enter(2); axboe/liburing issue 733.
-        unsafe { self.ring.push(entry) || (self.submit_only().is_ok() && self.ring.push(entry)) }
-    }
-
-    fn push_all(&mut self, entries: &[Entry]) -> bool {
-        // SAFETY: as in `push`, for each of them.
-        unsafe {
-            self.ring.push_all(entries)
-                || (self.submit_only().is_ok() && self.ring.push_all(entries))
-        }
+        let is_pushed = unsafe { self.ring.push(entries) };
+        assert!(is_pushed, "room was made before");
     }
 
     fn submit_only(&mut self) -> Result<(), Errno> {
@@ -206,70 +278,98 @@ impl KernelProcessor {
         let nobody = OperationId { index: 0, generation: 0 };
         if !self.is_bell_watched {
             let own = user_data(Kind::Bell, nobody);
-            self.is_bell_watched = self.ring.push_poll(self.bell.0.as_fd(), own);
+            self.is_bell_watched = self.ring.push_poll(self.bell.event.as_fd(), own);
         }
     }
 
-    /// Takes what the ring and the helpers have completed; true if somebody rang without a result.
+    /// Takes what the ring and the helpers have completed; true if someone wants the wait to end.
     fn gather(&mut self) -> bool {
-        let mut rung = false;
-        let mut completions = std::mem::take(&mut self.reaped);
+        let mut completions = mem::take(&mut self.reaped);
         self.ring.reap(|completion| completions.push(completion));
         for completion in completions.drain(..) {
-            rung |= self.on_completion(completion);
+            self.on_completion(completion);
         }
         self.reaped = completions;
-        let mut has_done = false;
-        if self.assigned == 0 {
-            return rung;
+        if self.assigned > 0 {
+            self.collect_done();
+            self.ring_alarms();
         }
-        for (assignment, result) in self.helpers.take_done() {
-            let index = self.slots.settle(assignment);
-            self.assigned -= 1;
-            has_done = true;
-            finish(&mut self.slots, index, result, &mut self.ready);
-        }
-        rung && !has_done
+        self.is_waker_shared.get() && self.bell.by_waker.swap(false, Ordering::Acquire)
     }
 
-    fn on_completion(&mut self, completion: Completion) -> bool {
+    fn collect_done(&mut self) {
+        let mut done = mem::take(&mut self.done);
+        self.helpers.take_done(&mut done);
+        for (assignment, result) in done.drain(..) {
+            let index = self.slots.settle(assignment);
+            self.assigned -= 1;
+            self.complete(index, result);
+        }
+        self.done = done;
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
         let (kind, id) = decode(completion.user_data);
         match kind {
-            Some(Kind::Operation) => {
-                if let Some(index) = self.slots.find(id) {
-                    if !completion.has_more {
-                        let (operation, side) = self.slots.prepare(index);
-                        let result = land(operation, side, completion.result);
-                        finish(&mut self.slots, index, result, &mut self.ready);
-                    }
-                } else {
-                    self.stale += 1;
-                }
-                false
-            }
+            Some(Kind::Operation) => match self.slots.find(id) {
+                Some(_) if completion.has_more => {}
+                Some(index) => self.on_last_completion(index, completion.result),
+                None => self.stale += 1,
+            },
             Some(Kind::Bell) => {
                 self.is_bell_watched = false;
                 // Empties the counter; it is non-blocking, and empty already is fine.
-                let _ = self.bell.0.read();
-                true
+                let _ = self.bell.event.read();
             }
-            Some(Kind::Cancel) | None => false,
+            Some(Kind::Cancel) | None => {}
         }
     }
 
-    /// Whether anything is in flight that the kernel or a helper will complete.
-    fn is_waiting_for_something(&self) -> bool {
-        self.slots.held() > 0
+    fn on_last_completion(&mut self, index: u32, result: i32) {
+        if result == raw(Err(Errno::EINTR)) && self.begin_again(index) {
+            return;
+        }
+        let (operation, side) = self.slots.prepare(index);
+        let result = land(operation, side, result);
+        finish(&mut self.slots, index, result, &mut self.ready);
     }
 
+    /// Pushes an operation once more that a signal interrupted; false if it shall end.
+    fn begin_again(&mut self, index: u32) -> bool {
+        let entry = self.slots.entry(index);
+        let is_wanted = !entry.cancel_requested && entry.link.is_none();
+        let is_closed = matches!(self.slots.prepare(index).0, Operation::Close(_));
+        if !is_wanted || is_closed || self.slots.entry(index).retries == RETRIES_MAX {
+            return false;
+        }
+        self.slots.entry_mut(index).retries += 1;
+        if !self.make_room(1) {
+            return false;
+        }
+        let entry = self.encode(index, None).expect("it was encoded before");
+        self.push(&[entry]);
+        true
+    }
+
+    /// Empties the slots of registered files that nobody has any more: until then the table keeps
+    /// them open.
+    fn empty_released_slots(&mut self) {
+        let Some(files) = &mut self.files else { return };
+        // Where the kernel refuses, the file stays open until its slot is filled again.
+        files.reclaim(|index| {
+            let _ = self.ring.register_file(index, None);
+        });
+    }
+
+    /// Cancels what is in flight and waits for it; false if some is left.
     fn drain(&mut self) -> bool {
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        let deadline = Instant::now() + self.drain_timeout;
         for index in self.slots.held_indices() {
             let id = self.slots.id(index);
             self.cancel(id);
         }
         let mut refused = 0;
-        while self.is_waiting_for_something() {
+        while self.slots.held() > 0 {
             self.push_cancels();
             if self.assigned > 0 {
                 self.watch_bell();
@@ -313,41 +413,27 @@ impl OperationProcessor for KernelProcessor {
     }
 
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>> {
-        if self.slots.available() < chain.length() {
+        if self.slots.available() < chain.length() || !self.make_room(chain.length()) {
             return Err(Full(chain));
         }
-        let mut members = [0; CHAIN_MEMBERS_MAX];
-        let length = chain.length();
-        for (place, member) in members.iter_mut().zip(chain.into_members()) {
-            *place = self.slots.insert(member, token).expect("room was checked");
+        let head = insert_chain(&mut self.slots, chain, token);
+        let id = self.slots.id(head);
+        match self.encode_chain(head) {
+            Some((entries, length)) => self.push(&entries[..length]),
+            None => self.assign(head),
         }
-        let members = &members[..length];
-        link(&mut self.slots, members);
-        let mut entries: [Entry; CHAIN_MEMBERS_MAX] =
-            std::array::from_fn(|_| io_uring::opcode::Nop::new().build());
-        let mut previous = None;
-        for (place, index) in members.iter().enumerate() {
-            let is_last = place + 1 == length;
-            let entry = self.encode(*index, previous).expect("chains are made of opcodes");
-            entries[place] = if is_last { entry } else { entry.flags(Flags::IO_LINK) };
-            previous = Some(*index);
-        }
-        if self.push_all(&entries[..length]) {
-            return Ok(self.slots.id(members[0]));
-        }
-        let members: Vec<_> = members.iter().map(|index| self.slots.remove(*index)).collect();
-        Err(Full(Chain::from_members(members)))
+        Ok(id)
     }
 
     fn cancel(&mut self, id: OperationId) {
         let Some(index) = self.slots.find(id) else { return };
         self.slots.entry_mut(index).cancel_requested = true;
-        if !self.slots.is_assigned(index) {
+        if self.slots.is_assigned(index) {
+            if self.withdraw(index) {
+                self.complete(index, raw(Err(Errno::ECANCELED)));
+            }
+        } else if !self.cancels.contains(&id) {
             self.cancels.push(id);
-        } else if let Some(assignment) = self.helpers.withdraw(index) {
-            self.slots.settle(assignment);
-            self.assigned -= 1;
-            finish(&mut self.slots, index, raw(Err(Errno::ECANCELED)), &mut self.ready);
         }
     }
 
@@ -358,6 +444,7 @@ impl OperationProcessor for KernelProcessor {
         events: &mut CompletionEventQueue,
     ) -> Result<(), Error> {
         let mut refused = 0;
+        self.empty_released_slots();
         loop {
             self.push_cancels();
             let is_helped = self.assigned > 0;
@@ -366,8 +453,9 @@ impl OperationProcessor for KernelProcessor {
             }
             let ready = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
             let wanted = at_least.saturating_sub(ready).min(self.slots.held());
-            let patience = deadline.map(|deadline| deadline.since(self.now()));
-            let is_late = patience.is_some_and(|patience| patience.is_zero());
+            let until = [deadline, self.timers.next()].into_iter().flatten().min();
+            let patience = until.map(|until| until.since(self.now()));
+            let is_late = deadline.is_some_and(|deadline| deadline <= self.now());
             // The watch of the bell completes, too: it must not be counted as a result.
             let wanted = if self.is_bell_watched { wanted.min(1) } else { wanted };
             let wanted = if is_late { 0 } else { wanted };
@@ -378,6 +466,9 @@ impl OperationProcessor for KernelProcessor {
             let entered = self.ring.enter(wanted, patience);
             let is_woken = self.gather();
             let is_enough = self.ready.len() >= at_least as usize || self.slots.held() == 0;
+            if self.ready.len() > ready as usize {
+                refused = 0;
+            }
             match entered {
                 Ok(()) if is_enough || is_late || is_woken => break,
                 Ok(()) => {}
@@ -399,9 +490,7 @@ impl OperationProcessor for KernelProcessor {
                 Err(errno) => return Err(Error::from_errno("io_uring_enter", errno)),
             }
         }
-        while let Some(event) = self.ready.pop() {
-            events.push(event);
-        }
+        events.append(&mut self.ready);
         Ok(())
     }
 
@@ -410,7 +499,7 @@ impl OperationProcessor for KernelProcessor {
     }
 
     fn now(&self) -> Moment {
-        Moment(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Moment(nanoseconds(self.epoch))
     }
 
     fn wall_clock(&self) -> WallTime {
@@ -442,13 +531,15 @@ impl OperationProcessor for KernelProcessor {
         let fd = file.map(File::fd).transpose()?;
         let files = self.files.as_mut().ok_or(Errno::EOPNOTSUPP)?;
         let (index, released) = files.take().ok_or(Errno::ENFILE)?;
+        // Made first: if the kernel refuses, dropping it gives the number back.
+        let file = RegisteredFile::new(self.identity, index, None, released);
         self.ring.register_file(index, fd)?;
-        Ok(RegisteredFile::new(self.identity, index, None, released))
+        Ok(file)
     }
 
     fn waker(&self) -> Arc<dyn Wake> {
         self.is_waker_shared.set(true);
-        Arc::<Bell>::clone(&self.bell)
+        Arc::new(BellWaker(Arc::clone(&self.bell)))
     }
 }
 
@@ -464,8 +555,6 @@ impl Drop for KernelProcessor {
                 ManuallyDrop::drop(&mut self.slots);
                 ManuallyDrop::drop(&mut self.arenas);
             }
-        } else {
-            self.leaked += u64::from(self.slots.held());
         }
     }
 }
@@ -473,6 +562,9 @@ impl Drop for KernelProcessor {
 /// Takes what the kernel brought into the operation, so that the operation owns it. Returns the
 /// result that is the same on every processor.
 fn land(operation: &mut Operation, side: &mut Side, result: i32) -> i32 {
+    if let Operation::Close(close) = operation {
+        return land_close(close, result);
+    }
     if result < 0 {
         return result;
     }
@@ -488,6 +580,18 @@ fn land(operation: &mut Operation, side: &mut Side, result: i32) -> i32 {
         _ => {}
     }
     result
+}
+
+/// A descriptor is gone even if closing it failed (`close(2)`, NOTES), unless it never began.
+fn land_close(close: &mut Close, result: i32) -> i32 {
+    if result == raw(Err(Errno::ECANCELED)) {
+        return result;
+    }
+    if let Some(Descriptor::Kernel(fd)) = close.handle.take().and_then(Handle::into_descriptor) {
+        // The kernel has closed it; the number may be another file's by now.
+        let _ = fd.into_raw_fd();
+    }
+    if result == raw(Err(Errno::EINTR)) { 0 } else { result }
 }
 
 fn user_data(kind: Kind, id: OperationId) -> u64 {
@@ -509,6 +613,13 @@ fn decode(user_data: u64) -> (Option<Kind>, OperationId) {
 impl Wake for Bell {
     fn wake(&self) {
         // It fails only if the counter is full, and then it rings already.
-        let _ = self.0.write(1);
+        let _ = self.event.write(1);
+    }
+}
+
+impl Wake for BellWaker {
+    fn wake(&self) {
+        self.0.by_waker.store(true, Ordering::Release);
+        self.0.wake();
     }
 }

@@ -10,6 +10,7 @@ mod kernel;
 mod slots;
 mod start;
 mod threads;
+mod timers;
 
 use std::fmt;
 use std::sync::Arc;

@@ -61,6 +61,8 @@ pub(crate) struct Entry {
     is_assigned: bool,
     pub(crate) token: Token,
     pub(crate) cancel_requested: bool,
+    /// How often it was begun again, because a signal interrupted it.
+    pub(crate) retries: u32,
     /// The chain that the slot belongs to.
     pub(crate) link: Option<Link>,
     /// The result, kept until the whole chain has ended.
@@ -93,6 +95,7 @@ impl Slots {
             is_assigned: false,
             token: Token::default(),
             cancel_requested: false,
+            retries: 0,
             link: None,
             result: None,
         };
@@ -108,6 +111,7 @@ impl Slots {
         entry.is_held = true;
         entry.token = token;
         entry.cancel_requested = false;
+        entry.retries = 0;
         entry.link = None;
         entry.result = None;
         let cell = self.cells[index as usize].operation.get();
@@ -189,6 +193,10 @@ impl Slots {
 
     pub(crate) fn held(&self) -> u32 {
         u32::try_from(self.entries.len() - self.free.len()).expect("the capacity is a u32")
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.entries.len()
     }
 
     pub(crate) fn available(&self) -> usize {

@@ -4,32 +4,34 @@
 //! With no threads it performs each operation in the caller's turn: a worker for small warm files
 //! is the same job on it, for the price of a match.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
+use std::mem;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::finish::{finish, link, raw};
+use super::finish::{complete, finish, insert_chain, raw};
 use super::helpers::Helpers;
-use super::slots::Slots;
+use super::slots::{Assignment, Entry, Link, Slots};
+use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Performed, Wake};
-use crate::buffer::{Arena, Buffer, BufferPool};
+use crate::buffer::{Arena, BufferPool};
 use crate::error::{Errno, Error};
-use crate::limits::{HELPER_THREADS_MAX, REGISTERED_FILES_MAX, SLOTS_MAX};
+use crate::limits::{DRAIN_TIMEOUT, HELPER_THREADS_MAX, REGISTERED_FILES_MAX, SLOTS_MAX};
 use crate::operation::{
     self, Chain, CompletionEventQueue, File, Operation, OperationError, OperationId,
-    ProcessorIdentity, RegisteredFile, Released, Timeout, Token,
+    ProcessorIdentity, RegisteredFile, Released, Token,
 };
 use crate::units::{Moment, WallTime};
 
 /// Performs operations with system calls: on helper threads, or in the caller's turn.
 pub struct ThreadProcessor {
-    /// Dropped first: waits for what the helpers have begun.
     helpers: Option<Helpers>,
+    /// What the helpers have done, before it is looked at. Kept for its room.
+    done: Vec<(Assignment, i32)>,
     /// Operations to perform in the caller's turn, where there are no helpers.
     queue: VecDeque<OperationId>,
-    timers: BinaryHeap<Reverse<(Moment, Alarm)>>,
+    timers: Timers,
     slots: Slots,
     bell: Arc<Bell>,
     /// Events that were ready before anybody waited.
@@ -37,14 +39,8 @@ pub struct ThreadProcessor {
     files: RegisteredFiles,
     capabilities: Capabilities,
     epoch: Instant,
+    drain_timeout: Duration,
     identity: ProcessorIdentity,
-}
-
-/// What a timer does when its time has come.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Alarm {
-    index: u32,
-    generation: u32,
 }
 
 /// The numbers of an emulated table of registered files.
@@ -84,8 +80,9 @@ impl ThreadProcessor {
         let wake: Arc<dyn Wake> = Arc::<Bell>::clone(&bell);
         Self {
             helpers: (threads > 0).then(|| Helpers::new(threads, wake)),
+            done: Vec::new(),
             queue: VecDeque::new(),
-            timers: BinaryHeap::new(),
+            timers: Timers::default(),
             slots: Slots::new(capacity.clamp(1, SLOTS_MAX)),
             bell,
             ready: CompletionEventQueue::default(),
@@ -96,6 +93,7 @@ impl ThreadProcessor {
                 features: Vec::new(),
             },
             epoch: Instant::now(),
+            drain_timeout: DRAIN_TIMEOUT,
             identity: ProcessorIdentity::new(),
         }
     }
@@ -107,16 +105,19 @@ impl ThreadProcessor {
         self
     }
 
+    /// How long dropping the processor waits for what the helpers have begun. What takes longer is
+    /// leaked.
+    pub fn set_drain_timeout(&mut self, timeout: Duration) {
+        self.drain_timeout = timeout;
+    }
+
     fn begin(&mut self, index: u32) {
         let id = self.slots.id(index);
-        let (operation, _) = self.slots.prepare(index);
-        if let Operation::Timeout(Timeout { duration }) = operation {
-            let duration = *duration;
-            self.set_alarm(id, duration);
-            return;
+        if let Some(next) = self.slots.entry(index).link.and_then(|link| link.next) {
+            self.set_alarm(next);
         }
-        if let Some(duration) = self.timeout_behind(index) {
-            self.set_alarm(id, duration);
+        if self.set_alarm(index) {
+            return;
         }
         match &mut self.helpers {
             Some(helpers) => helpers.start(index, self.slots.assign(index)),
@@ -124,63 +125,22 @@ impl ThreadProcessor {
         }
     }
 
-    /// The timeout of a chain member whose next member is one.
-    fn timeout_behind(&mut self, index: u32) -> Option<Duration> {
-        let next = self.slots.entry(index).link?.next?;
-        match self.slots.prepare(next).0 {
-            Operation::LinkTimeout(Timeout { duration }) => Some(*duration),
-            _ => None,
-        }
+    /// Sets the alarm of a timeout; false if it is something else.
+    fn set_alarm(&mut self, index: u32) -> bool {
+        let (Operation::Timeout(timeout) | Operation::LinkTimeout(timeout)) =
+            self.slots.prepare(index).0
+        else {
+            return false;
+        };
+        let moment = Moment(nanoseconds(self.epoch)) + timeout.duration;
+        self.timers.set(moment, self.slots.id(index), &self.slots);
+        true
     }
 
-    fn set_alarm(&mut self, id: OperationId, duration: Duration) {
-        let alarm = Alarm { index: id.index, generation: id.generation };
-        self.timers.push(Reverse((self.now() + duration, alarm)));
-    }
-
-    /// Ends an operation, and begins or ends what is linked to it.
+    /// Ends an operation, and begins what is linked to it.
     fn complete(&mut self, index: u32, result: i32) {
-        let next = self.slots.entry(index).link.and_then(|link| link.next);
-        if let Some(next) = next {
-            let (member, _) = self.slots.prepare(index);
-            let outcome = u32::try_from(result).map_err(drop);
-            let is_broken = Chain::is_broken_by(member, outcome);
-            self.follow(index, next, is_broken);
-        }
-        finish(&mut self.slots, index, result, &mut self.ready);
-    }
-
-    fn follow(&mut self, index: u32, next: u32, is_broken: bool) {
-        if let Operation::LinkTimeout(_) = self.slots.prepare(next).0 {
-            let fired = self.slots.entry(next).result.is_some();
-            let behind = self.slots.entry(next).link.and_then(|link| link.next);
-            if let Some(behind) = behind {
-                self.follow(index, behind, is_broken);
-            }
-            if !fired {
-                finish(&mut self.slots, next, raw(Err(Errno::ECANCELED)), &mut self.ready);
-            }
-        } else if is_broken {
-            self.complete(next, raw(Err(Errno::ECANCELED)));
-        } else {
-            self.lend_buffer(index, next);
+        if let Some(next) = complete(&mut self.slots, index, result, &mut self.ready) {
             self.begin(next);
-        }
-    }
-
-    /// Moves the buffer of a member to the next, if the next has none of its own.
-    fn lend_buffer(&mut self, index: u32, next: u32) {
-        let is_borrower = matches!(
-            self.slots.prepare(next).0,
-            Operation::Write(write) if matches!(write.buffer, Buffer::OfPreviousMember)
-        );
-        if !is_borrower {
-            return;
-        }
-        let Operation::Read(read) = self.slots.prepare(index).0 else { return };
-        let buffer = std::mem::replace(&mut read.buffer, Buffer::OfPreviousMember);
-        if let Operation::Write(write) = self.slots.prepare(next).0 {
-            write.buffer = buffer;
         }
     }
 
@@ -204,30 +164,30 @@ impl ThreadProcessor {
     }
 
     fn ring_alarms(&mut self) {
-        while let Some(Reverse((moment, alarm))) = self.timers.peek().copied() {
-            if moment > self.now() {
-                return;
-            }
-            self.timers.pop();
-            let id = OperationId { index: alarm.index, generation: alarm.generation };
+        while self.timers.next().is_some() {
+            let Some(id) = self.timers.due(self.now()) else { return };
             let Some(index) = self.slots.find(id) else { continue };
             if self.is_timer(index) {
                 self.complete(index, raw(Err(Errno::ETIME)));
-            } else if self.withdraw(index) {
-                if let Some(next) = self.slots.entry(index).link.and_then(|link| link.next) {
-                    finish(&mut self.slots, next, raw(Err(Errno::ETIME)), &mut self.ready);
-                }
-                self.complete(index, raw(Err(Errno::ECANCELED)));
+            } else if let Entry { link: Some(Link { head, .. }), result: None, .. } =
+                *self.slots.entry(index)
+                && self.withdraw(head)
+            {
+                finish(&mut self.slots, index, raw(Err(Errno::ETIME)), &mut self.ready);
+                self.complete(head, raw(Err(Errno::ECANCELED)));
             }
         }
     }
 
     fn collect_done(&mut self) {
         let Some(helpers) = &mut self.helpers else { return };
-        for (assignment, result) in helpers.take_done() {
+        let mut done = mem::take(&mut self.done);
+        helpers.take_done(&mut done);
+        for (assignment, result) in done.drain(..) {
             let index = self.slots.settle(assignment);
             self.complete(index, result);
         }
+        self.done = done;
     }
 
     fn perform_queued(&mut self) {
@@ -247,8 +207,7 @@ impl ThreadProcessor {
 
     /// How long a wait may last: until the deadline or the next alarm.
     fn patience(&self, deadline: Option<Moment>) -> Option<Duration> {
-        let alarm = self.timers.peek().map(|Reverse((moment, _))| *moment);
-        let until = [deadline, alarm].into_iter().flatten().min()?;
+        let until = [deadline, self.timers.next()].into_iter().flatten().min()?;
         Some(until.since(self.now()))
     }
 }
@@ -269,13 +228,9 @@ impl OperationProcessor for ThreadProcessor {
         if self.slots.available() < chain.length() {
             return Err(Full(chain));
         }
-        let members: Vec<u32> = chain
-            .into_members()
-            .map(|member| self.slots.insert(member, token).expect("room was checked"))
-            .collect();
-        link(&mut self.slots, &members);
-        let id = self.slots.id(members[0]);
-        self.begin(members[0]);
+        let head = insert_chain(&mut self.slots, chain, token);
+        let id = self.slots.id(head);
+        self.begin(head);
         Ok(id)
     }
 
@@ -311,9 +266,7 @@ impl OperationProcessor for ThreadProcessor {
             }
         }
         self.gather();
-        while let Some(event) = self.ready.pop() {
-            events.push(event);
-        }
+        events.append(&mut self.ready);
         Ok(())
     }
 
@@ -322,7 +275,7 @@ impl OperationProcessor for ThreadProcessor {
     }
 
     fn now(&self) -> Moment {
-        Moment(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        Moment(nanoseconds(self.epoch))
     }
 
     fn wall_clock(&self) -> WallTime {
@@ -349,19 +302,18 @@ impl OperationProcessor for ThreadProcessor {
 }
 
 impl Drop for ThreadProcessor {
-    /// Gives up what has not begun and waits for the rest.
+    /// Gives up what has not begun and waits for the rest. A helper that is stuck in the kernel is
+    /// left behind with its operation, which `Slots` leaks.
     fn drop(&mut self) {
         for index in self.slots.held_indices() {
             let id = self.slots.id(index);
             self.cancel(id);
         }
-        for (assignment, result) in self.helpers.take().map(Helpers::drain).unwrap_or_default() {
-            let index = self.slots.settle(assignment);
-            finish(&mut self.slots, index, result, &mut self.ready);
-        }
-        // What is left was linked to what was cancelled and never begun.
-        for index in self.slots.held_indices() {
-            drop(self.slots.remove(index));
+        let deadline = self.now() + self.drain_timeout;
+        self.collect_done();
+        while self.slots.held() > 0 && self.now() < deadline {
+            self.bell.wait(Some(deadline.since(self.now())));
+            self.collect_done();
         }
     }
 }
@@ -369,7 +321,7 @@ impl Drop for ThreadProcessor {
 impl RegisteredFiles {
     /// A number that nobody uses.
     pub(super) fn take(&mut self) -> Option<(u32, Released)> {
-        self.free.extend(self.released.take());
+        self.reclaim(|_| {});
         let index = self.free.pop().or_else(|| {
             let next = self.used;
             (next < REGISTERED_FILES_MAX).then(|| {
@@ -378,6 +330,15 @@ impl RegisteredFiles {
             })
         })?;
         Some((index, self.released.clone()))
+    }
+
+    /// Takes numbers back whose last owner is gone, after `empty` has emptied their slots.
+    pub(super) fn reclaim(&mut self, mut empty: impl FnMut(u32)) {
+        if self.used as usize > self.free.len() {
+            let released = self.released.take();
+            released.iter().for_each(|index| empty(*index));
+            self.free.extend(released);
+        }
     }
 }
 
@@ -413,6 +374,11 @@ impl Wake for BellWaker {
     fn wake(&self) {
         self.0.ring(|rung| rung.by_waker = true);
     }
+}
+
+/// Nanoseconds since `epoch`.
+pub(super) fn nanoseconds(epoch: Instant) -> u64 {
+    u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The calendar clock of the machine.

@@ -23,20 +23,23 @@ pub(crate) type At<'a> = (BorrowedFd<'a>, &'a CStr);
 /// Names are relative to the current directory.
 pub(crate) const CURRENT_DIRECTORY: BorrowedFd<'static> = fcntl::AT_FDCWD;
 
-/// An offset of `u64::MAX` is the file's position, as for io_uring.
+/// What has no offsets (a pipe, a terminal) is read from where it is, as io_uring does it; so is
+/// everything at an offset of `u64::MAX`.
 pub(crate) fn read_at(fd: BorrowedFd<'_>, bytes: &mut [u8], offset: u64) -> Result<u32, Errno> {
-    if offset == u64::MAX {
-        return unistd::read(fd, bytes).map(count);
+    match positioned(offset, |offset| uio::pread(fd, bytes, offset)) {
+        Err(Errno::ESPIPE) => unistd::read(fd, bytes),
+        read => read,
     }
-    uio::pread(fd, bytes, signed(offset)?).map(count)
+    .map(count)
 }
 
-/// An offset of `u64::MAX` is the file's position, as for io_uring.
+/// What has no offsets is written to where it is; so is everything at an offset of `u64::MAX`.
 pub(crate) fn write_at(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<u32, Errno> {
-    if offset == u64::MAX {
-        return unistd::write(fd, bytes).map(count);
+    match positioned(offset, |offset| uio::pwrite(fd, bytes, offset)) {
+        Err(Errno::ESPIPE) => unistd::write(fd, bytes),
+        written => written,
     }
-    uio::pwrite(fd, bytes, signed(offset)?).map(count)
+    .map(count)
 }
 
 pub(crate) fn read_vectored_at(
@@ -45,7 +48,11 @@ pub(crate) fn read_vectored_at(
     offset: u64,
 ) -> Result<u32, Errno> {
     let mut parts: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
-    uio::preadv(fd, &mut parts, signed(offset)?).map(count)
+    match positioned(offset, |offset| uio::preadv(fd, &mut parts, offset)) {
+        Err(Errno::ESPIPE) => uio::readv(fd, &mut parts),
+        read => read,
+    }
+    .map(count)
 }
 
 pub(crate) fn write_vectored_at(
@@ -54,7 +61,19 @@ pub(crate) fn write_vectored_at(
     offset: u64,
 ) -> Result<u32, Errno> {
     let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-    uio::pwritev(fd, &parts, signed(offset)?).map(count)
+    match positioned(offset, |offset| uio::pwritev(fd, &parts, offset)) {
+        Err(Errno::ESPIPE) => uio::writev(fd, &parts),
+        written => written,
+    }
+    .map(count)
+}
+
+/// Moves bytes at an offset; `ESPIPE` if it stands for the file's own position.
+fn positioned(
+    offset: u64,
+    transfer: impl FnOnce(i64) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    if offset == u64::MAX { Err(Errno::ESPIPE) } else { transfer(signed(offset)?) }
 }
 
 pub(crate) fn sync_data(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
@@ -158,21 +177,20 @@ pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     checked(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) })
 }
 
-/// Opens with `openat2(2)`; where it is refused as unknown (before Linux 5.6, or by a filter) and
-/// nothing is asked of it that `openat(2)` can't do, with that.
+/// Opens with `openat2(2)` where it is asked for what only that can do, else with `openat(2)`, which
+/// old filters let pass.
 pub(crate) fn open(
     (directory, name): At<'_>,
     flags: i32,
     mode: u32,
     resolve: u64,
 ) -> Result<OwnedFd, Errno> {
-    let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY;
+    let (flags, mode) = open_flags(flags | libc::O_CLOEXEC, mode);
     if resolve == 0 {
         let mode = Mode::from_bits_truncate(mode);
         return fcntl::openat(directory, name, OFlag::from_bits_retain(flags), mode);
     }
-    let makes = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
-    let how = [u64::from(flags.cast_unsigned()), if makes { mode.into() } else { 0 }, resolve];
+    let how = [u64::from(flags.cast_unsigned()), u64::from(mode), resolve];
     // SAFETY: the kernel reads a NUL-ended name and three 64-bit numbers (struct open_how, 24
     // bytes, as the last argument says); both are alive until the call returns (openat2(2)).
     let fd = Errno::result(unsafe {
@@ -187,6 +205,14 @@ pub(crate) fn open(
     let fd = i32::try_from(fd).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Flags and mode as `openat2(2)` takes them, which refuses what `openat(2)` ignores: a mode where
+/// nothing is made, and O_NOCTTY beside O_PATH.
+pub(crate) fn open_flags(flags: i32, mode: u32) -> (i32, u32) {
+    let makes = flags & libc::O_CREAT != 0 || flags & libc::O_TMPFILE == libc::O_TMPFILE;
+    let no_terminal = if flags & libc::O_PATH == 0 { libc::O_NOCTTY } else { 0 };
+    (flags | no_terminal, if makes { mode & 0o7777 } else { 0 })
 }
 
 /// Closes and reports; the descriptor is gone even if this fails (`close(2)`, NOTES).

@@ -45,6 +45,9 @@ const LADDER: [Step; 4] = [
     Step { no_sq_array: false, defer_task_run: false, submit_all: false },
 ];
 
+/// The longest wait that is asked for at once.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
 /// Below this a ring is not worth having.
 const ENTRIES_MIN: u32 = 8;
 
@@ -122,23 +125,13 @@ impl Ring {
         self.ring.submitter().register_files_update(slot, &[fd]).map(drop).map_err(errno)
     }
 
-    /// Adds an entry to the submission queue; false if it is full.
+    /// Adds all entries to the submission queue, or none; false if there is no room for all.
     ///
     /// # Safety
     ///
-    /// Everything the entry points to stays alive, in place and unshared until the last completion
+    /// Everything an entry points to stays alive, in place and unshared until the last completion
     /// with its `user_data` was reaped.
-    pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: the caller's promise is the one that `push` asks for.
-        unsafe { self.ring.submission().push(entry) }.is_ok()
-    }
-
-    /// Adds all entries, or none; false if there is no room for all.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Ring::push`], for each of them.
-    pub(crate) unsafe fn push_all(&mut self, entries: &[squeue::Entry]) -> bool {
+    pub(crate) unsafe fn push(&mut self, entries: &[squeue::Entry]) -> bool {
         // SAFETY: the caller's promise is the one that `push_multiple` asks for.
         unsafe { self.ring.submission().push_multiple(entries) }.is_ok()
     }
@@ -147,7 +140,7 @@ impl Ring {
     pub(crate) fn push_cancel(&mut self, user_data: u64, own_user_data: u64) -> bool {
         let entry = opcode::AsyncCancel::new(user_data).build().user_data(own_user_data);
         // SAFETY: the entry points to no memory.
-        unsafe { self.push(&entry) }
+        unsafe { self.push(&[entry]) }
     }
 
     /// Adds a request to be told when a descriptor is readable; false if the queue is full.
@@ -156,7 +149,13 @@ impl Ring {
         let readable = libc::POLLIN.cast_unsigned();
         let entry = opcode::PollAdd::new(fd, readable.into()).build().user_data(own_user_data);
         // SAFETY: the entry points to no memory, and the kernel takes its own reference to the file.
-        unsafe { self.push(&entry) }
+        unsafe { self.push(&[entry]) }
+    }
+
+    /// How many entries there is room for now.
+    pub(crate) fn room(&mut self) -> usize {
+        let queue = self.ring.submission();
+        queue.capacity() - queue.len()
     }
 
     /// How many entries wait to be submitted.
@@ -166,8 +165,10 @@ impl Ring {
 
     /// Submits what was pushed and waits for `at_least` completions, or for `timeout`. Whatever it
     /// answers, each pushed entry is the kernel's.
+    ///
+    /// The wait may end early: the kernel counts a longer timeout than [`WAIT_MAX`] wrong where it
+    /// is added to its clock, and hides the end of a wait behind a count of submissions.
     pub(crate) fn enter(&mut self, at_least: u32, timeout: Option<Duration>) -> Result<(), Errno> {
-        let submitter = self.ring.submitter();
         if at_least == 0 {
             let to_submit = self.unsubmitted();
             let to_submit = u32::try_from(to_submit).expect("a queue holds less than 2^32 entries");
@@ -177,10 +178,11 @@ impl Ring {
             let entered = unsafe { submitter.enter::<libc::sigset_t>(to_submit, 0, flags, None) };
             return entered.map(drop).map_err(errno);
         }
+        let submitter = self.ring.submitter();
         let entered = match timeout {
             None => submitter.submit_and_wait(at_least as usize),
             Some(timeout) => {
-                let timespec = Timespec::from(timeout);
+                let timespec = Timespec::from(timeout.min(WAIT_MAX));
                 let arguments = SubmitArgs::new().timespec(&timespec);
                 submitter.submit_with_args(at_least as usize, &arguments)
             }
@@ -188,7 +190,7 @@ impl Ring {
         entered.map(drop).map_err(errno)
     }
 
-    /// Takes what has completed; false once the queue is empty.
+    /// Takes what has completed.
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) {
         for entry in self.ring.completion() {
             take(Completion {

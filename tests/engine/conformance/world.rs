@@ -1,0 +1,248 @@
+//! Where a case runs: a processor, an empty directory, and helpers that run operations to their end.
+
+use nix::libc;
+use tempfile::TempDir;
+use ucp_engine::buffer::Buffer;
+use ucp_engine::operation::*;
+use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
+use ucp_engine::{CompletionEvent, Operation, OperationError, OperationProcessor};
+
+use crate::support::{scratch, skip};
+
+/// A kind of processor that has to conform.
+pub(crate) struct Environment {
+    pub(crate) name: &'static str,
+    start: fn() -> Start,
+    /// Whether operations are performed in the caller's turn where that can be.
+    is_inline: bool,
+}
+
+/// A processor, an empty directory that it works in, and what keeps that directory.
+struct Start {
+    processor: Box<dyn OperationProcessor>,
+    root: File,
+    scratch: Option<TempDir>,
+}
+
+pub(crate) struct World {
+    pub(crate) processor: Box<dyn OperationProcessor>,
+    pub(crate) root: File,
+    is_inline: bool,
+    _scratch: Option<TempDir>,
+}
+
+/// What came of an operation, and the operation.
+pub(crate) struct Ended {
+    pub(crate) result: Result<u32, OperationError>,
+    pub(crate) operation: Operation,
+}
+
+/// Every processor that has to conform. One more is one more row here.
+pub(crate) fn processors() -> Vec<Environment> {
+    let mut environments = vec![
+        Environment { name: "4 threads", start: || on_disk(four_threads()), is_inline: false },
+        Environment { name: "no threads", start: || on_disk(no_threads()), is_inline: false },
+        Environment { name: "in turn", start: || on_disk(no_threads()), is_inline: true },
+    ];
+    match KernelProcessor::new(64, 2) {
+        Ok(_) => environments.push(Environment {
+            name: "io_uring",
+            start: || on_disk(Box::new(KernelProcessor::new(64, 2).unwrap())),
+            is_inline: false,
+        }),
+        Err(errno) => skip::skip(&format!("there is no io_uring: {errno}")),
+    }
+    environments
+}
+
+fn four_threads() -> Box<dyn OperationProcessor> {
+    Box::new(ThreadProcessor::new(4, 64))
+}
+
+fn no_threads() -> Box<dyn OperationProcessor> {
+    Box::new(ThreadProcessor::new(0, 64))
+}
+
+fn on_disk(processor: Box<dyn OperationProcessor>) -> Start {
+    let scratch = scratch::directory();
+    let root = std::fs::File::open(scratch.path()).unwrap();
+    Start { processor, root: File::from_fd(root.into()), scratch: Some(scratch) }
+}
+
+impl World {
+    pub(crate) fn new(environment: &Environment) -> Self {
+        let Start { processor, root, scratch } = (environment.start)();
+        Self { processor, root, is_inline: environment.is_inline, _scratch: scratch }
+    }
+
+    /// Runs an operation to its end.
+    pub(crate) fn run(&mut self, operation: impl Into<Operation>) -> Ended {
+        let operation = match self.is_inline {
+            false => operation.into(),
+            true => match self.processor.perform_inline(operation.into()) {
+                Ok(performed) => {
+                    let (result, operation) = (performed.result, performed.operation);
+                    return Ended { result, operation };
+                }
+                Err(operation) => operation,
+            },
+        };
+        let id = self.processor.accept(operation, Token::default()).expect("there is room");
+        let event = self.wait(1).remove(0);
+        assert_eq!(event.id, id);
+        Ended::from(event)
+    }
+
+    /// Runs an operation to its end, and tells what came of it.
+    pub(crate) fn tell(&mut self, operation: impl Into<Operation>) -> String {
+        self.run(operation).told()
+    }
+
+    /// Runs a chain to its end.
+    pub(crate) fn run_chain(&mut self, chain: Chain) -> Vec<Ended> {
+        let length = chain.length();
+        self.processor.accept_chain(chain, Token::default()).expect("there is room");
+        self.wait(length).into_iter().map(Ended::from).collect()
+    }
+
+    /// Waits for this many events.
+    pub(crate) fn wait(&mut self, count: usize) -> Vec<CompletionEvent> {
+        let mut queue = CompletionEventQueue::default();
+        let mut events = Vec::new();
+        while events.len() < count {
+            assert!(self.processor.in_flight() > 0, "nothing is left to wait for");
+            self.processor.submit_and_wait(1, None, &mut queue).unwrap();
+            events.extend(std::iter::from_fn(|| queue.pop()));
+        }
+        assert_eq!(events.len(), count, "an event too many");
+        events
+    }
+
+    /// A name in the directory of the case.
+    pub(crate) fn place(&self, name: &str) -> Place {
+        Place::at(&self.root, &Name::new(name).unwrap())
+    }
+
+    /// Opens something that is there.
+    pub(crate) fn open(&mut self, name: &str, flags: i32) -> File {
+        let ended = self.run(Operation::Open(Open::new(self.place(name), flags)));
+        ended.opened().unwrap_or_else(|| panic!("{name} can't be opened"))
+    }
+
+    /// Makes a file with these bytes in it, open for reading and writing.
+    pub(crate) fn file(&mut self, name: &str, bytes: &[u8]) -> File {
+        let ended = self.run(Operation::Open(Open::create_new(self.place(name), 0o644)));
+        let file = ended.opened().expect("the name is free");
+        let written = self.write(&file, bytes, 0);
+        assert_eq!(written, bytes.len().to_string());
+        file
+    }
+
+    pub(crate) fn directory(&mut self, name: &str) -> File {
+        let made = self.tell(MakeDirectory { place: self.place(name), mode: 0o755 });
+        assert_eq!(made, "0", "{name}");
+        self.open(name, libc::O_RDONLY | libc::O_DIRECTORY)
+    }
+
+    pub(crate) fn symbolic_link(&mut self, name: &str, content: &str) {
+        let (place, content) = (self.place(name), Name::new(content).unwrap());
+        assert_eq!(self.tell(SymbolicLink { place, content }), "0", "{name}");
+    }
+
+    pub(crate) fn write(&mut self, file: &File, bytes: &[u8], offset_bytes: u64) -> String {
+        self.tell(write(file, bytes.to_vec(), offset_bytes))
+    }
+
+    /// Reads up to `length` bytes, and tells how many and which.
+    pub(crate) fn read(&mut self, file: &File, offset_bytes: u64, length: usize) -> String {
+        let ended = self.run(read(file, vec![b'.'; length], offset_bytes));
+        let told = ended.told();
+        match ended.operation {
+            Operation::Read(read) if ended.result.is_ok() => {
+                format!("{told} {}", text(read.buffer.as_slice()))
+            }
+            _ => told,
+        }
+    }
+
+    /// The status of something in the directory of the case, itself.
+    pub(crate) fn status(&mut self, name: &str) -> Option<FileStatus> {
+        let subject = Subject::Place(self.place(name));
+        self.run(Statx { subject, follow: false, status: None }).status()
+    }
+
+    pub(crate) fn size(&mut self, name: &str) -> u64 {
+        self.status(name).expect("it is there").size_bytes
+    }
+}
+
+impl Ended {
+    /// The number, or the name of the error and what led to it.
+    pub(crate) fn told(&self) -> String {
+        match self.result {
+            Ok(number) => number.to_string(),
+            Err(OperationError { errno, cause: Cause::Failed }) => format!("{errno:?}"),
+            Err(OperationError { errno, cause }) => format!("{errno:?} {cause:?}"),
+        }
+    }
+
+    pub(crate) fn opened(self) -> Option<File> {
+        match self.operation {
+            Operation::Open(open) => open.file,
+            _ => None,
+        }
+    }
+
+    pub(crate) fn status(self) -> Option<FileStatus> {
+        match self.operation {
+            Operation::Statx(statx) => statx.status.map(|status| *status),
+            _ => None,
+        }
+    }
+
+    /// The bytes of the buffer that came back.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.operation {
+            Operation::Read(read) => read.buffer.as_slice(),
+            Operation::Write(write) => write.buffer.as_slice(),
+            Operation::ReadLink(read) => read.buffer.as_slice(),
+            Operation::GetAttribute(get) => get.buffer.as_slice(),
+            Operation::ListAttributes(list) => list.buffer.as_slice(),
+            Operation::ListDirectory(list) => list.buffer.as_slice(),
+            other => panic!("{other:?} has no buffer"),
+        }
+    }
+}
+
+impl From<CompletionEvent> for Ended {
+    fn from(event: CompletionEvent) -> Self {
+        let result = event.result;
+        Self { result, operation: event.into_operation().expect("the operation has ended") }
+    }
+}
+
+pub(crate) fn read(file: impl Into<Handle>, buffer: impl Into<Buffer>, offset_bytes: u64) -> Read {
+    let buffer = buffer.into();
+    let length = buffer.length();
+    Read { handle: file.into(), buffer, offset_bytes, start: 0, length }
+}
+
+pub(crate) fn write(
+    file: impl Into<Handle>,
+    buffer: impl Into<Buffer>,
+    offset_bytes: u64,
+) -> Write {
+    let buffer = buffer.into();
+    let length = buffer.length();
+    Write { handle: file.into(), buffer, offset_bytes, start: 0, length }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// What several steps of a case told.
+pub(crate) fn told(steps: impl IntoIterator<Item = impl ToString>) -> String {
+    let steps: Vec<_> = steps.into_iter().map(|step| step.to_string()).collect();
+    steps.join(", ")
+}

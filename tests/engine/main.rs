@@ -1,0 +1,6 @@
+//! Tests of the engine as its users see it, and of what it promises about memory.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod conformance;
