@@ -31,8 +31,9 @@ pub const BUFFER_ALIGNMENT_BYTES: u64 = 4 * KIB;
 
 /// A file up to this size is moved by one read and one write, in the turn of whoever copies it.
 pub const SMALL_BYTES_MAX: u64 = 256 * KIB;
-/// From this size on a file is moved in many blocks by a processor of its own.
-pub const LARGE_BYTES_MIN: u64 = 4 * MIB;
+/// From this size on a file is moved in many blocks by a processor of its own: below, setting that
+/// up and touching its buffers costs more than it brings.
+pub const LARGE_BYTES_MIN: u64 = 16 * MIB;
 /// Pieces of a tree that wait for a shard. Each holds two directories open; when there is no more
 /// room, whoever found the piece does it at once.
 pub const TREE_QUEUE_MAX: usize = 64;

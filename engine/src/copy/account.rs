@@ -207,11 +207,6 @@ impl Progress {
         self.0.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes bytes back: a file is copied again.
-    pub fn take_back_bytes(&self, bytes: u64) {
-        self.0.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     /// Counts a file that is done with.
     pub fn add_file(&self) {
         self.0.files_done.fetch_add(1, Ordering::Relaxed);

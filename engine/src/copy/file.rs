@@ -12,7 +12,6 @@ use super::publish::{NewFile, Target};
 use super::route::{End, Facts, choose, is_large, may_clone, may_copy_range};
 use super::worker::{Labels, Worker};
 use super::{DataPath, Durability, Event, PipelineMode};
-use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{COPY_RANGE_BYTES_MAX, SMALL_BYTES_MAX, SOURCE_CHANGED_RETRIES};
 use crate::operation::{
@@ -40,14 +39,12 @@ impl Worker<'_> {
         let mut status = *status;
         let mut retries = 0;
         loop {
-            let before = self.job.progress.bytes().0;
             match self.copy_once(source, &status, target, labels).await {
                 Err(error)
                     if error.kind() == ErrorKind::SourceChanged
                         && retries < SOURCE_CHANGED_RETRIES =>
                 {
                     retries += 1;
-                    let _ = before;
                     status = self.io.status_of(source).await.map_err(|e| e.on(labels.source()))?;
                 }
                 outcome => {
@@ -441,7 +438,7 @@ impl Worker<'_> {
             return Ok(DataPath::CopyRange);
         }
         let cached_permille = self.cached_permille(source, size).await;
-        let facts = Facts { size_bytes: size, source: ends.0, target: ends.1, cached_permille };
+        let facts = Facts { source: ends.0, target: ends.1, cached_permille };
         let mut route = choose(&self.job.options, &facts);
         if route.preallocate && !new.is_in_place() {
             self.preallocate(target, size, labels).await?;

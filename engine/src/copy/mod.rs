@@ -155,7 +155,6 @@ async fn copy_with(
         }
     }
     let mut summary = worker.summary.take();
-    summary.was_cancelled |= cancellation.is_cancelled() && summary.failed > 0;
     summary.elapsed = tasks.now().since(started);
     summary.engine = engine;
     Ok(summary)

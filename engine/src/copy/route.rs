@@ -15,7 +15,6 @@ pub(super) struct End {
 /// What is known about a file to be copied.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
-    pub(super) size_bytes: u64,
     pub(super) source: End,
     pub(super) target: End,
     /// How much of the source is in the page cache, in thousandths; none where the kernel does not
@@ -39,8 +38,6 @@ pub(super) struct Route {
 pub(super) mod magic {
     pub(in crate::copy) const EXT4: u64 = 0xEF53;
     pub(in crate::copy) const XFS: u64 = 0x5846_5342;
-    pub(in crate::copy) const BTRFS: u64 = 0x9123_683E;
-    pub(in crate::copy) const TMPFS: u64 = 0x0102_1994;
     pub(in crate::copy) const F2FS: u64 = 0xF2F5_2010;
     pub(in crate::copy) const NFS: u64 = 0x6969;
     pub(in crate::copy) const CIFS: u64 = 0xFF53_4D42;
@@ -120,8 +117,8 @@ mod tests {
 
     const EXT4: End = End { magic: magic::EXT4, direct_alignment: 512 };
     const XFS: End = End { magic: magic::XFS, direct_alignment: 4096 };
-    const BTRFS: End = End { magic: magic::BTRFS, direct_alignment: 4096 };
-    const TMPFS: End = End { magic: magic::TMPFS, direct_alignment: 0 };
+    const BTRFS: End = End { magic: 0x9123_683E, direct_alignment: 4096 };
+    const TMPFS: End = End { magic: 0x0102_1994, direct_alignment: 0 };
 
     #[test]
     fn the_route_follows_from_what_is_known() {
@@ -144,7 +141,7 @@ mod tests {
             ("forbidden", off, EXT4, EXT4, Some(0), Buffered, 1, 1),
         ];
         for (name, options, source, target, cached_permille, path, read, write) in cases {
-            let facts = Facts { size_bytes: 1 << 30, source, target, cached_permille };
+            let facts = Facts { source, target, cached_permille };
             let route = choose(&options, &facts);
             let got = (route.path, route.read_alignment, route.write_alignment);
             assert_eq!(got, (path, read, write), "{name}");
@@ -154,8 +151,7 @@ mod tests {
     #[test]
     fn an_alignment_that_buffers_do_not_have_is_not_used() {
         let odd = End { magic: magic::EXT4, direct_alignment: 1 << 16 };
-        let facts =
-            Facts { size_bytes: 1 << 30, source: odd, target: odd, cached_permille: Some(0) };
+        let facts = Facts { source: odd, target: odd, cached_permille: Some(0) };
         assert_eq!(choose(&Options::default(), &facts).path, DataPath::Buffered);
     }
 }
