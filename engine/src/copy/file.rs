@@ -9,11 +9,11 @@
 use super::blocks::{BlockCopy, Side};
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::{NewFile, Target};
-use super::route::{End, Facts, choose, is_large, may_clone, may_copy_range};
+use super::route::{End, Facts, choose, may_clone, may_copy_range};
 use super::worker::{Labels, Worker};
 use super::{DataPath, Durability, Event, PipelineMode};
 use crate::error::{Errno, Error, ErrorKind};
-use crate::limits::{COPY_RANGE_BYTES_MAX, SMALL_BYTES_MAX, SOURCE_CHANGED_RETRIES};
+use crate::limits::{COPY_RANGE_BYTES_MAX, SOURCE_CHANGED_RETRIES};
 use crate::operation::{
     Allocate, AllocateMode, CURRENT_POSITION, CacheStatus, ChangeMode, ChangeTimes, CloneFile,
     Close, CopyRange, File, FileKind, FileStatus, Handle, Operation, Read, SetDirect, Subject,
@@ -231,13 +231,15 @@ impl Worker<'_> {
                 bytes,
             ));
         }
-        let path = if size <= SMALL_BYTES_MAX || self.is_stream_target(new).await {
+        let path = if size <= u64::from(self.job.options.small_bytes_max)
+            || self.is_stream_target(new).await
+        {
             self.move_small(source, new, size, labels).await?;
             DataPath::Small
         } else if self.try_clone(source, status, target, labels).await? {
             self.job.progress.add_bytes(size);
             DataPath::Clone
-        } else if is_large(size) {
+        } else if size >= self.job.options.large_bytes_min {
             self.move_large(source, status, new, labels).await?
         } else {
             self.move_small(source, new, size, labels).await?;

@@ -161,14 +161,17 @@ impl Worker<'_> {
         self.check_not_inside(&status, above.clone())
             .await
             .map_err(|error| error.on(labels.target))?;
-        let (target, made_with, stage) = match target {
-            TargetPlace::Directory(directory) => (directory, None, None),
+        let (target, made) = match target {
+            TargetPlace::Directory(directory) => (directory, (None, None, None)),
             TargetPlace::Name { directory, name } => {
-                self.open_or_make(&directory, &name, &status, false).await.map_err(on_target)?
+                let made = self.open_or_make(&directory, &name, &status, false).await;
+                let (target, made_with, stage) = made.map_err(on_target)?;
+                let above = made_with.is_some().then_some(directory);
+                (target, (made_with, stage, above))
             }
         };
         let source = (source, status, labels.source);
-        Ok(Self::root(source, (target, labels.target), made_with, stage))
+        Ok(Self::root(source, (target, labels.target), made))
     }
 
     /// Fails if a directory is, or is inside, the tree that would be copied into it.

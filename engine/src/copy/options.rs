@@ -21,6 +21,10 @@ pub struct Options {
     pub depth: u32,
     /// Bytes of one block.
     pub block_bytes: u32,
+    /// A file up to this size is moved by one read and one write.
+    pub small_bytes_max: u32,
+    /// From this size on a file is moved in blocks, many in flight.
+    pub large_bytes_min: u64,
     /// The mode bits that new files must not have, where the source's mode is not kept.
     pub umask: u32,
 }
@@ -103,6 +107,8 @@ impl Default for Options {
             stage: Stage::default(),
             depth: crate::limits::DEPTH_DEFAULT,
             block_bytes: crate::limits::BLOCK_BYTES_DEFAULT,
+            small_bytes_max: crate::limits::SMALL_BYTES_MAX,
+            large_bytes_min: crate::limits::LARGE_BYTES_MIN,
             umask: 0,
         }
     }

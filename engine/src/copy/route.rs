@@ -1,7 +1,7 @@
 //! Which way the data of a file goes: from evidence, and with the reason.
 
 use super::{DataPath, Direct, Durability, Options, Reflink};
-use crate::limits::{BUFFER_ALIGNMENT_BYTES, LARGE_BYTES_MIN, SMALL_BYTES_MAX};
+use crate::limits::BUFFER_ALIGNMENT_BYTES;
 
 /// What is known about one end of a copy.
 #[derive(Clone, Copy, Debug, Default)]
@@ -51,18 +51,13 @@ const CACHED_PERMILLE_MIN: u32 = 500;
 
 /// Whether cloning is worth a try: tiny files are cheaper copied.
 pub(super) fn may_clone(options: &Options, size_bytes: u64) -> bool {
-    options.reflink == Reflink::Auto && size_bytes > SMALL_BYTES_MAX
+    options.reflink == Reflink::Auto && size_bytes > u64::from(options.small_bytes_max)
 }
 
 /// Whether the server can copy by itself: both ends are the same kind of network file system.
 pub(super) fn may_copy_range(options: &Options, source: End, target: End) -> bool {
     let is_remote = matches!(source.magic, magic::NFS | magic::CIFS | magic::SMB2 | magic::CEPH);
     options.reflink == Reflink::Auto && is_remote && source.magic == target.magic
-}
-
-/// Whether a file is moved in many blocks: smaller ones are not worth a ring.
-pub(super) fn is_large(size_bytes: u64) -> bool {
-    size_bytes >= LARGE_BYTES_MIN
 }
 
 /// How the blocks of a large file move.

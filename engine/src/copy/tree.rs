@@ -42,6 +42,9 @@ pub(super) struct Directory {
     is_staged: bool,
     /// It is a stage itself, to be published when it is finished.
     stage: Option<Stage>,
+    /// The directory above, where it was made in the open and is no part of this tree: its name is
+    /// to be made durable there.
+    above: Option<File>,
     /// Pieces that are not done.
     pending: AtomicUsize,
 }
@@ -91,8 +94,7 @@ impl Worker<'_> {
     pub(super) fn root(
         source: (File, FileStatus, &Path),
         target: (File, &Path),
-        made_with: Option<u32>,
-        stage: Option<Stage>,
+        (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
     ) -> Piece {
         Piece::List(Arc::new(Directory {
             parent: None,
@@ -104,6 +106,7 @@ impl Worker<'_> {
             made_with,
             is_staged: stage.is_some(),
             stage,
+            above,
             pending: AtomicUsize::new(1),
         }))
     }
@@ -158,6 +161,7 @@ impl Worker<'_> {
             made_with,
             is_staged: is_staged || stage.is_some(),
             stage,
+            above: None,
             pending: AtomicUsize::new(1),
         })
     }
@@ -376,6 +380,9 @@ impl Worker<'_> {
         let times = Box::new(status.times());
         let change = ChangeTimes { subject: Subject::Place(place), times };
         self.io.perform(Operation::ChangeTimes(change)).await.map_err(on_target)?;
+        if target.is_operand && self.job.options.durability == Durability::Full {
+            self.sync(&target.directory, SyncReach::File).await.map_err(on_target)?;
+        }
         self.summary.borrow_mut().links += 1;
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
@@ -457,6 +464,9 @@ impl Worker<'_> {
             None => {
                 if self.job.options.durability == Durability::Full {
                     self.sync(&directory.target, SyncReach::File).await?;
+                    if let Some(above) = &directory.above {
+                        self.sync(above, SyncReach::File).await?;
+                    }
                 }
                 Publication::New
             }

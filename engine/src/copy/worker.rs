@@ -9,7 +9,6 @@ use super::io::Io;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error, ErrorKind};
-use crate::limits::SMALL_BYTES_MAX;
 use crate::operation::{File, FileSystemStatus, Open, Operation, Place, Read};
 use crate::proactor::{CompletionHandler, Proactor, TaskInitiator};
 use crate::processor::Configuration;
@@ -174,7 +173,7 @@ impl<'a> Worker<'a> {
     /// The buffer for small files; it comes back by [`Worker::give_back`].
     pub(super) fn take_buffer(&self) -> Buffer {
         let mut buffer = self.buffer.take();
-        buffer.resize(usize::try_from(SMALL_BYTES_MAX).unwrap_or(usize::MAX), 0);
+        buffer.resize(self.job.options.small_bytes_max.max(1) as usize, 0);
         Buffer::Vec(buffer)
     }
 
