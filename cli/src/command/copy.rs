@@ -86,6 +86,7 @@ fn options(arguments: &CopyArguments, umask: u32) -> copy::Options {
         depth: tuning.depth,
         block_bytes: tuning.block_size,
         umask,
+        ..copy::Options::default()
     }
 }
 
