@@ -311,7 +311,14 @@ impl Worker<'_> {
                 }
                 Err(error) => return Err(label(error)),
             };
-            let Some(status) = self.claim(&file).await.map_err(label)? else { continue };
+            let status = match self.claim(&file).await {
+                Ok(Some(status)) => status,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.io.remove(&target.directory, &name, false).await;
+                    return Err(label(error));
+                }
+            };
             let made = Made::Temporary { name, replaces: replaced.is_some() };
             let new = NewFile { file, target: target.clone(), made };
             if let Some(replaced) = replaced

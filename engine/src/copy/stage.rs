@@ -45,14 +45,28 @@ impl Worker<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            let directory = self.open_below(parent, &stage).await?;
-            if self.claim(&directory).await?.is_none() {
-                continue;
+            match self.claim_stage(parent, &stage).await {
+                Ok(Some(directory)) => {
+                    let parent = parent.clone();
+                    return Ok((
+                        Stage { parent, name: stage, final_name: name.clone() },
+                        directory,
+                    ));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    self.io.remove(parent, &stage, true).await;
+                    return Err(error);
+                }
             }
-            let parent = parent.clone();
-            return Ok((Stage { parent, name: stage, final_name: name.clone() }, directory));
         }
         Err(Error::from_errno("create", Errno::EEXIST))
+    }
+
+    /// Opens a stage that was just made, and locks it; none if somebody took it for a leftover.
+    async fn claim_stage(&self, parent: &File, stage: &Name) -> Result<Option<File>, Error> {
+        let directory = self.open_below(parent, stage).await?;
+        Ok(self.claim(&directory).await?.map(|_| directory))
     }
 
     /// Gives a stage its final name. If the name has appeared meanwhile, what stands there is

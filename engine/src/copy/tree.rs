@@ -452,8 +452,11 @@ impl Worker<'_> {
             }
             return Ok(());
         }
-        if let Some(made_with) = directory.made_with {
-            self.finish_attributes(directory, made_with).await?;
+        if let Some(made_with) = directory.made_with
+            && let Err(error) = self.finish_attributes(directory, made_with).await
+        {
+            // What is in it is complete all the same.
+            self.fail(&error.on(directory.target_path()));
         }
         let publication = match &directory.stage {
             Some(stage) => {
