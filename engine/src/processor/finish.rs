@@ -57,8 +57,8 @@ fn follow(
     result: i32,
     events: &mut CompletionEventQueue,
 ) -> Option<u32> {
-    let is_broken = Chain::is_broken_by(slots.prepare(index).0, u32::try_from(result));
-    let behind = slots.prepare(next).0;
+    let is_broken = Chain::is_broken_by(slots.operation(index), u32::try_from(result));
+    let behind = slots.operation(next);
     let is_timeout = matches!(behind, Operation::LinkTimeout(_));
     let stops = is_timeout || (is_broken && !Chain::runs_anyway(behind));
     if !stops && !slots.entry(next).cancel_requested {
@@ -79,7 +79,7 @@ fn follow(
 
 /// Moves the buffer of a member to the next, if the next has none of its own.
 fn lend_buffer(slots: &mut Slots, index: u32, next: u32) {
-    let Operation::Write(Write { buffer: Buffer::OfPreviousMember, .. }) = slots.prepare(next).0
+    let Operation::Write(Write { buffer: Buffer::OfPreviousMember, .. }) = slots.operation(next)
     else {
         return;
     };
@@ -96,7 +96,7 @@ fn return_buffer(slots: &mut Slots, index: u32) {
     if head == index {
         return;
     }
-    let Operation::Read(Read { buffer: Buffer::OfPreviousMember, .. }) = slots.prepare(head).0
+    let Operation::Read(Read { buffer: Buffer::OfPreviousMember, .. }) = slots.operation(head)
     else {
         return;
     };

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use io_uring::types::{OpenHow, Timespec};
 use nix::libc;
 
+use crate::buffer::Buffer;
 use crate::error::Errno;
 use crate::operation::{self, Operation, OperationId, Token};
 
@@ -59,6 +60,8 @@ pub(crate) struct Entry {
     generation: u32,
     is_held: bool,
     is_assigned: bool,
+    /// Whether `Side::vectors` names the operation's buffers: then nobody gets `&mut` to it.
+    is_exposed: bool,
     pub(crate) token: Token,
     pub(crate) cancel_requested: bool,
     /// How often it was begun again, because a signal interrupted it.
@@ -93,6 +96,7 @@ impl Slots {
             generation: 0,
             is_held: false,
             is_assigned: false,
+            is_exposed: false,
             token: Token::default(),
             cancel_requested: false,
             retries: 0,
@@ -131,6 +135,7 @@ impl Slots {
         assert!(entry.is_held, "slot {index} ends twice");
         assert!(!entry.is_assigned, "slot {index} ends while a helper has it");
         entry.is_held = false;
+        entry.is_exposed = false;
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         self.free.push(index);
         let cell = self.cells[index as usize].operation.get();
@@ -162,6 +167,7 @@ impl Slots {
     pub(crate) fn prepare(&mut self, index: u32) -> (&mut Operation, &mut Side) {
         let entry = &self.entries[index as usize];
         assert!(entry.is_held && !entry.is_assigned, "slot {index} is not ours to prepare");
+        assert!(!entry.is_exposed, "slot {index} is exposed: its buffers may not be moved");
         let cell = &self.cells[index as usize];
         // SAFETY: the slot is held and no helper has it. The processor calls this before it pushes
         // the slot's entry to the kernel or after the last completion, never between; `&mut self`
@@ -174,6 +180,7 @@ impl Slots {
     pub(crate) fn assign(&mut self, index: u32) -> Assignment {
         let entry = &mut self.entries[index as usize];
         assert!(entry.is_held && !entry.is_assigned, "slot {index} is not ours to assign");
+        assert!(!entry.is_exposed, "slot {index} is exposed: its buffers may not be moved");
         entry.is_assigned = true;
         Assignment { cells: Arc::clone(&self.cells), index }
     }
@@ -185,6 +192,50 @@ impl Slots {
         assert!(entry.is_assigned, "an assignment comes back once");
         entry.is_assigned = false;
         assignment.index
+    }
+
+    /// The operation, to look at.
+    pub(crate) fn operation(&self, index: u32) -> &Operation {
+        let entry = &self.entries[index as usize];
+        assert!(entry.is_held && !entry.is_assigned, "slot {index} is not ours to look at");
+        let cell = self.cells[index as usize].operation.get();
+        // SAFETY: the slot is held and no helper has it, so nobody else has a reference to the
+        // operation: `prepare` and `remove` need `&mut self`. What an exposed slot's memory is
+        // written through (`Memory::put`) needs `&mut self` as well, so no byte changes meanwhile.
+        unsafe { (*cell).as_ref() }.expect("a held slot has an operation")
+    }
+
+    /// Takes the addresses of the operation's buffers, as an entry for the kernel would name them.
+    /// Until the operation ends, its bytes are reached through these addresses only
+    /// ([`Slots::memory`]) and `prepare` is refused.
+    ///
+    /// False if the operation has a buffer that can't be named: too small for what it is asked to
+    /// hold, shared where it would be written to, or the member's before in its chain.
+    pub(crate) fn expose(&mut self, index: u32) -> bool {
+        let (operation, side) = self.prepare(index);
+        side.vectors.clear();
+        let is_named = side.name_memory(operation).is_some();
+        self.entries[index as usize].is_exposed = is_named;
+        is_named
+    }
+
+    /// Ends the exposure: the operation's last byte has been moved.
+    pub(crate) fn conceal(&mut self, index: u32) {
+        self.entries[index as usize].is_exposed = false;
+    }
+
+    /// The memory of an exposed slot; none if it is not exposed.
+    pub(crate) fn memory(&mut self, index: u32) -> Option<Memory<'_>> {
+        let entry = &self.entries[index as usize];
+        if !entry.is_held || !entry.is_exposed {
+            return None;
+        }
+        let cell = &self.cells[index as usize];
+        // SAFETY: an exposed slot is held and not assigned (`assign` refuses it), so only the owner
+        // of the table touches the cell; `&mut self` keeps every other caller away.
+        let (side, operation) = unsafe { (&*cell.side.get(), &*cell.operation.get()) };
+        let is_writable = operation.as_ref().is_some_and(is_filled);
+        Some(Memory { parts: &side.vectors, is_writable })
     }
 
     pub(crate) fn is_assigned(&self, index: u32) -> bool {
@@ -236,6 +287,150 @@ impl Assignment {
     }
 }
 
+/// The memory of an operation in flight, by the raw addresses that were taken when it was exposed.
+///
+/// The simulated processor moves data through it, so that a buffer that was freed or looked at too
+/// early is found out as it would be with the kernel.
+pub(crate) struct Memory<'a> {
+    parts: &'a [libc::iovec],
+    is_writable: bool,
+}
+
+impl Memory<'_> {
+    /// How many bytes there are, in all parts.
+    pub(crate) fn length(&self) -> usize {
+        self.parts.iter().map(|part| part.iov_len).sum()
+    }
+
+    /// Whether the operation reads into it.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    /// Whether each part starts and ends at a multiple of an alignment.
+    pub(crate) fn is_aligned(&self, address: u32, length: u32) -> bool {
+        self.parts.iter().all(|part| {
+            part.iov_base.addr().is_multiple_of(address.max(1) as usize)
+                && part.iov_len.is_multiple_of(length.max(1) as usize)
+        })
+    }
+
+    /// The bytes, part after part.
+    pub(crate) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| {
+            // SAFETY: `Slots::expose` took address and length from a buffer of the operation that
+            // the slot owns. Until this use of them:
+            // * Alive. The slot is held and exposed: `remove` and `conceal` end the exposure, and this
+            //   value borrows the table. Since `expose`, nobody had `&mut` to the operation
+            //   (`prepare` and `assign` refuse), so no buffer was dropped or replaced.
+            // * Still. The bytes lie on the heap or in an arena.
+            // * Initialised: they were a slice of u8.
+            // * Unchanged while the reference lives: `put` and `fill` need `&mut self`, and no other
+            //   `Memory` of the table exists beside this one. A shared buffer is never written to.
+            unsafe { std::slice::from_raw_parts(part.iov_base.cast_const().cast(), part.iov_len) }
+        })
+    }
+
+    /// Writes `bytes` from byte `at` of the memory on.
+    ///
+    /// # Panics
+    ///
+    /// If they don't fit, or if the operation does not read into its memory.
+    pub(crate) fn put(&mut self, mut at: usize, mut bytes: &[u8]) {
+        assert!(self.is_writable, "the operation's memory is not to be written");
+        for part in self.parts {
+            if at >= part.iov_len {
+                at -= part.iov_len;
+                continue;
+            }
+            let length = bytes.len().min(part.iov_len - at);
+            // SAFETY: `at + length` is at most the part's length, and the part is a buffer's as in
+            // `bytes`, of an operation that was the only owner of it (`expose` names no shared
+            // buffer for these). Nobody has a reference to it: the operation is out of reach while
+            // it is exposed but by `Slots::operation`, whose borrow excludes this one. So the
+            // source, a reference, can't overlap.
+            unsafe {
+                let start = part.iov_base.cast::<u8>().add(at);
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), start, length);
+            }
+            bytes = &bytes[length..];
+            at = 0;
+            if bytes.is_empty() {
+                return;
+            }
+        }
+        assert!(bytes.is_empty(), "more bytes than memory");
+    }
+
+    /// Sets every byte.
+    ///
+    /// # Panics
+    ///
+    /// If the operation does not read into its memory.
+    pub(crate) fn poison(&mut self, byte: u8) {
+        assert!(self.is_writable, "the operation's memory is not to be written");
+        for part in self.parts {
+            // SAFETY: as in `put`, for the whole part.
+            unsafe { std::ptr::write_bytes(part.iov_base.cast::<u8>(), byte, part.iov_len) };
+        }
+    }
+}
+
+/// Whether an operation's buffers are filled by it.
+fn is_filled(operation: &Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Read(_)
+            | Operation::ReadVectored(_)
+            | Operation::ReadLink(_)
+            | Operation::ListDirectory(_)
+            | Operation::GetAttribute(_)
+            | Operation::ListAttributes(_)
+    )
+}
+
+impl Side {
+    /// Lists the memory of an operation; none if some of it can't be named.
+    fn name_memory(&mut self, operation: &mut Operation) -> Option<()> {
+        match operation {
+            Operation::Read(read) => {
+                self.add_mut(read.buffer.part_mut(read.start, read.length)?);
+            }
+            Operation::Write(write) => match &write.buffer {
+                Buffer::OfPreviousMember => return None,
+                buffer => self.add(buffer.part(write.start, write.length)?),
+            },
+            Operation::ReadVectored(read) => {
+                for buffer in &mut read.buffers {
+                    self.add_mut(buffer.as_mut_slice()?);
+                }
+            }
+            Operation::WriteVectored(write) => {
+                for buffer in &write.buffers {
+                    self.add(buffer.as_slice());
+                }
+            }
+            Operation::ReadLink(link) => self.add_mut(link.buffer.as_mut_slice()?),
+            Operation::ListDirectory(list) => self.add_mut(list.buffer.as_mut_slice()?),
+            Operation::GetAttribute(get) => self.add_mut(get.buffer.as_mut_slice()?),
+            Operation::SetAttribute(set) => self.add(set.value.as_slice()),
+            Operation::ListAttributes(list) => self.add_mut(list.buffer.as_mut_slice()?),
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let iov_base = bytes.as_ptr().cast_mut().cast();
+        self.vectors.push(libc::iovec { iov_base, iov_len: bytes.len() });
+    }
+
+    fn add_mut(&mut self, bytes: &mut [u8]) {
+        let iov_base = bytes.as_mut_ptr().cast();
+        self.vectors.push(libc::iovec { iov_base, iov_len: bytes.len() });
+    }
+}
+
 impl Default for Cell {
     fn default() -> Self {
         Self { operation: UnsafeCell::new(None), side: UnsafeCell::new(Side::default()) }
@@ -282,5 +477,62 @@ mod tests {
         let index = slots.insert(Operation::Nop, Token::default()).unwrap();
         let _assignment = slots.assign(index);
         slots.remove(index);
+    }
+
+    fn reading(buffer: impl Into<Buffer>, start: u32, length: u32) -> Operation {
+        let handle = operation::File::simulated(0, operation::Released::default()).into();
+        let buffer = buffer.into();
+        Operation::Read(operation::Read { handle, buffer, offset_bytes: 0, start, length })
+    }
+
+    #[test]
+    fn exposed_memory_is_the_part_of_the_buffer_that_is_asked_for() {
+        let mut slots = Slots::new(1);
+        let operation = reading(vec![1; 8], 2, 4);
+        let index = slots.insert(operation, Token::default()).unwrap();
+        assert!(slots.memory(index).is_none(), "not exposed yet");
+        assert!(slots.expose(index));
+        let mut memory = slots.memory(index).unwrap();
+        assert_eq!(memory.length(), 4);
+        memory.poison(9);
+        memory.put(1, &[5, 6]);
+        assert_eq!(memory.bytes().collect::<Vec<_>>(), [&[9, 5, 6, 9]]);
+        let Operation::Read(read) = slots.remove(index) else { panic!("it was a read") };
+        assert_eq!(read.buffer.as_slice(), [1, 1, 9, 5, 6, 9, 1, 1]);
+    }
+
+    #[test]
+    fn memory_that_can_not_be_read_into_is_not_exposed() {
+        let shared: Arc<[u8]> = Arc::from(&[0; 8][..]);
+        let cases = [
+            ("shared with others", reading(shared, 0, 8)),
+            ("too small", reading(vec![0; 8], 1, 8)),
+            ("the member's before", reading(Buffer::OfPreviousMember, 0, 8)),
+        ];
+        for (name, operation) in cases {
+            let mut slots = Slots::new(1);
+            let index = slots.insert(operation, Token::default()).unwrap();
+            assert!(!slots.expose(index), "{name}");
+            assert!(slots.memory(index).is_none(), "{name}");
+            slots.remove(index);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "more bytes than memory")]
+    fn no_byte_is_written_behind_exposed_memory() {
+        let mut slots = Slots::new(1);
+        let index = slots.insert(reading(vec![0; 8], 0, 4), Token::default()).unwrap();
+        slots.expose(index);
+        slots.memory(index).unwrap().put(3, &[1, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "its buffers may not be moved")]
+    fn an_exposed_operation_is_not_lent_out() {
+        let mut slots = Slots::new(1);
+        let index = slots.insert(reading(vec![0; 8], 0, 8), Token::default()).unwrap();
+        slots.expose(index);
+        slots.prepare(index);
     }
 }
