@@ -7,6 +7,7 @@ mod encode;
 mod finish;
 mod helpers;
 mod kernel;
+mod simulated;
 mod slots;
 mod start;
 mod threads;
@@ -16,6 +17,10 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use kernel::KernelProcessor;
+pub use simulated::{
+    Fault, FaultPlan, FaultRecord, MountOptions, OperationKind, POISON, SimulatedProcessor,
+    SimulatedWorld, SourceChange, TreeEntry,
+};
 pub use start::{Configuration, EngineChoice, start};
 pub use threads::ThreadProcessor;
 
