@@ -4,7 +4,9 @@ use nix::libc;
 use tempfile::TempDir;
 use ucp_engine::buffer::Buffer;
 use ucp_engine::operation::*;
-use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
+use ucp_engine::processor::{
+    FaultPlan, KernelProcessor, SimulatedProcessor, SimulatedWorld, ThreadProcessor,
+};
 use ucp_engine::{CompletionEvent, Operation, OperationError, OperationProcessor};
 
 use crate::support::{scratch, skip};
@@ -43,6 +45,7 @@ pub(crate) fn processors() -> Vec<Environment> {
         Environment { name: "4 threads", start: || on_disk(four_threads()), is_inline: false },
         Environment { name: "no threads", start: || on_disk(no_threads()), is_inline: false },
         Environment { name: "in turn", start: || on_disk(no_threads()), is_inline: true },
+        Environment { name: "simulated", start: in_memory, is_inline: false },
     ];
     match KernelProcessor::new(64, 2) {
         Ok(_) => environments.push(Environment {
@@ -61,6 +64,19 @@ fn four_threads() -> Box<dyn OperationProcessor> {
 
 fn no_threads() -> Box<dyn OperationProcessor> {
     Box::new(ThreadProcessor::new(0, 64))
+}
+
+fn in_memory() -> Start {
+    let world = SimulatedWorld::new();
+    world.add_directory("/scratch");
+    let processor = Box::new(SimulatedProcessor::new(1, 64, &world, FaultPlan::none()));
+    let mut processor: Box<dyn OperationProcessor> = processor;
+    let open = Open::read(Place::path("/scratch").unwrap());
+    processor.accept(open.into(), Token::default()).expect("there is room");
+    let mut events = CompletionEventQueue::default();
+    processor.submit_and_wait(1, None, &mut events).unwrap();
+    let opened = Ended::from(events.pop().expect("an event was waited for")).opened();
+    Start { processor, root: opened.expect("it was just made"), scratch: None }
 }
 
 fn on_disk(processor: Box<dyn OperationProcessor>) -> Start {
