@@ -6,6 +6,8 @@ use crate::units::{KIB, MIB};
 
 /// Operations that one processor keeps at a time. Each slot costs about 500 bytes.
 pub const SLOTS_MAX: u32 = 4096;
+/// Fewer would have no room for a chain.
+pub const SLOTS_MIN: u32 = 4;
 /// Operations in flight by default: four times what keeps a fast disk busy.
 pub const SLOTS_DEFAULT: u32 = 512;
 /// Members of one chain: open, read, close and a timeout.
@@ -18,7 +20,7 @@ pub const HELPER_THREADS_DEFAULT: usize = 4;
 pub const HELPER_THREADS_MAX: usize = 64;
 
 /// Bytes of one block of a large copy. Larger blocks gained nothing on the reference machine.
-pub const BLOCK_BYTES_DEFAULT: u32 = MIB as u32;
+pub const BLOCK_BYTES_DEFAULT: u32 = 1 << 20;
 /// Blocks of a large copy in flight.
 pub const DEPTH_DEFAULT: u32 = 8;
 /// More blocks than this only queue in the device.
@@ -62,13 +64,13 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a name in a directory (`NAME_MAX` of `pathconf(3)` on every Linux file system).
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of directory entries that one listing asks for.
-pub const LISTING_BYTES: usize = 32 * KIB as usize;
+pub const LISTING_BYTES: usize = 32 << 10;
 /// Bytes that one `copy_file_range` is asked for: glibc 2.41 corrupts above 2 GiB (sourceware
 /// PR33245), the kernel stops below 2 GiB, and progress should be seen.
 pub const COPY_RANGE_BYTES_MAX: u32 = 1 << 30;
 
-const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX);
+const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && SLOTS_MIN as usize >= CHAIN_MEMBERS_MAX);
 const _: () = assert!(DEPTH_MAX * 2 <= SLOTS_DEFAULT, "a linked pair takes two slots a block");
-const _: () = assert!(BLOCK_BYTES_DEFAULT as u64 % BUFFER_ALIGNMENT_BYTES == 0);
-const _: () = assert!(HUGE_PAGE_BYTES % BUFFER_ALIGNMENT_BYTES == 0);
+const _: () = assert!((BLOCK_BYTES_DEFAULT as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
+const _: () = assert!(HUGE_PAGE_BYTES.is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!(HELPER_THREADS_DEFAULT <= HELPER_THREADS_MAX);

@@ -55,7 +55,6 @@ impl Arena {
         unsafe { slice::from_raw_parts(self.address(block).as_ptr(), self.block_bytes) }
     }
 
-    #[expect(clippy::mut_from_ref, reason = "the block is what is borrowed for writing")]
     pub(crate) fn bytes_mut<'a>(&'a self, block: &'a mut Block) -> &'a mut [u8] {
         // SAFETY: as in `bytes`; the mutable borrow of the only `Block` makes this the only
         // reference to its bytes, and blocks do not overlap.

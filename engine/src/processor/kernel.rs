@@ -25,7 +25,9 @@ use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
 use crate::buffer::{Arena, BufferPool, Registered};
 use crate::error::{Errno, Error};
-use crate::limits::{CHAIN_MEMBERS_MAX, DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX};
+use crate::limits::{
+    CHAIN_MEMBERS_MAX, DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX, SLOTS_MAX, SLOTS_MIN,
+};
 use crate::operation::{
     Chain, Close, CompletionEventQueue, Descriptor, File, FileStatus, Handle, Operation,
     OperationId, ProcessorIdentity, RegisteredFile, Token,
@@ -95,7 +97,7 @@ impl KernelProcessor {
     ///
     /// As `io_uring_setup(2)` answers; `EOPNOTSUPP` if the kernel's rings lack what is needed.
     pub fn new(capacity: u32, helper_threads: usize) -> Result<Self, Errno> {
-        let ring = Ring::new(capacity)?;
+        let ring = Ring::new(capacity.clamp(SLOTS_MIN, SLOTS_MAX))?;
         if !ring.has_what_is_needed() {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -104,12 +106,12 @@ impl KernelProcessor {
         let event = EventFd::from_value_and_flags(0, flags)?;
         let bell = Arc::new(Bell { event, by_waker: AtomicBool::new(false) });
         let wake: Arc<dyn Wake> = Arc::<Bell>::clone(&bell);
-        let capacity = capacity.min(ring.entries());
+        let slots = Slots::new(ring.entries().min(SLOTS_MAX));
         let has_table = ring.register_file_table(REGISTERED_FILES_MAX).is_ok();
         let features = ring.features().to_vec();
         Ok(Self {
             ring: ManuallyDrop::new(ring),
-            slots: ManuallyDrop::new(Slots::new(capacity)),
+            slots: ManuallyDrop::new(slots),
             arenas: ManuallyDrop::default(),
             helpers: Helpers::new(helper_threads, wake),
             done: Vec::new(),
@@ -621,5 +623,28 @@ impl Wake for BellWaker {
     fn wake(&self) {
         self.0.by_waker.store(true, Ordering::Release);
         self.0.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_that_names_an_ended_operation_is_counted_and_harmless() {
+        let Ok(mut kernel) = KernelProcessor::new(8, 1) else { return };
+        let mut events = CompletionEventQueue::default();
+        let first = kernel.accept(Operation::Nop, Token::default()).unwrap();
+        kernel.submit_and_wait(1, None, &mut events).unwrap();
+        let second = kernel.accept(Operation::Nop, Token::default()).unwrap();
+        assert_eq!(first.index, second.index, "the slot is used again");
+        let nowhere = OperationId { index: u32::MAX, generation: 0 };
+        for stale in [first, nowhere] {
+            kernel.push(&[Nop::new().build().user_data(user_data(Kind::Operation, stale))]);
+        }
+        kernel.submit_and_wait(1, None, &mut events).unwrap();
+        assert_eq!(kernel.stale_completions(), 2);
+        assert_eq!(events.len(), 2, "each operation has ended once");
+        assert_eq!(kernel.in_flight(), 0);
     }
 }

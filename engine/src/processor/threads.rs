@@ -17,7 +17,9 @@ use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Performed, Wake};
 use crate::buffer::{Arena, BufferPool};
 use crate::error::{Errno, Error};
-use crate::limits::{DRAIN_TIMEOUT, HELPER_THREADS_MAX, REGISTERED_FILES_MAX, SLOTS_MAX};
+use crate::limits::{
+    DRAIN_TIMEOUT, HELPER_THREADS_MAX, REGISTERED_FILES_MAX, SLOTS_MAX, SLOTS_MIN,
+};
 use crate::operation::{
     self, Chain, CompletionEventQueue, File, Operation, OperationError, OperationId,
     ProcessorIdentity, RegisteredFile, Released, Token,
@@ -83,7 +85,7 @@ impl ThreadProcessor {
             done: Vec::new(),
             queue: VecDeque::new(),
             timers: Timers::default(),
-            slots: Slots::new(capacity.clamp(1, SLOTS_MAX)),
+            slots: Slots::new(capacity.clamp(SLOTS_MIN, SLOTS_MAX)),
             bell,
             ready: CompletionEventQueue::default(),
             files: RegisteredFiles::default(),
