@@ -3,4 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod allocation;
 mod conformance;
+mod disturbance;
+mod startup;
+mod teardown;
+mod tidy;

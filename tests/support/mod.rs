@@ -1,4 +1,6 @@
 //! What the test programs share.
 
+pub(crate) mod child;
+pub(crate) mod machine;
 pub(crate) mod scratch;
 pub(crate) mod skip;

@@ -9,10 +9,11 @@ pub(crate) fn skip(reason: &str) {
     eprintln!("skipped: {reason}");
 }
 
-/// Leaves the test if there is no io_uring.
+/// Leaves the test if there is no io_uring; else nobody takes it away until the test ends.
 #[macro_export]
 macro_rules! require_io_uring {
     () => {
+        let _hold = $crate::support::machine::shared();
         if let Err(errno) = ucp_engine::processor::KernelProcessor::new(8, 1) {
             return $crate::support::skip::skip(&format!("there is no io_uring: {errno}"));
         }

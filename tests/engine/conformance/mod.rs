@@ -12,11 +12,14 @@ mod world;
 
 use world::World;
 
+use crate::support::machine;
+
 /// A sentence, a script, and what the script should see.
 type Case = (&'static str, fn(&mut World) -> String, &'static str);
 
 /// Runs every case on every processor.
 fn conform(cases: &[Case]) {
+    let _hold = machine::shared();
     let mut failures = Vec::new();
     for environment in world::processors() {
         for (name, script, want) in cases {
