@@ -1,7 +1,7 @@
 //! What comes back from an operation.
 
-use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 
 use super::Operation;
 use crate::error::Errno;
@@ -69,8 +69,16 @@ pub enum Cause {
 }
 
 /// Where a processor puts completion events: first in, first out.
+///
+/// Events are written and read field by field, in place: a whole event that was just put together
+/// would be copied while the parts are still on their way to memory, and wait for them.
 #[derive(Debug, Default)]
-pub struct CompletionEventQueue(VecDeque<CompletionEvent>);
+pub struct CompletionEventQueue {
+    /// A ring of events; those outside of the queue are empty.
+    places: Vec<CompletionEvent>,
+    first: usize,
+    length: usize,
+}
 
 impl OperationError {
     /// The kernel refused with `errno`.
@@ -98,6 +106,11 @@ impl std::error::Error for OperationError {
 }
 
 impl CompletionEvent {
+    fn empty() -> Self {
+        let id = OperationId { index: 0, generation: 0 };
+        Self { id, token: Token::default(), result: Ok(0), end: End::More }
+    }
+
     /// The operation, if this was its last event.
     #[must_use]
     pub fn into_operation(self) -> Option<Operation> {
@@ -112,37 +125,109 @@ impl CompletionEventQueue {
     /// An empty queue with room for `capacity` events before it must grow.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self(VecDeque::with_capacity(capacity))
+        let mut queue = Self::default();
+        queue.places.resize_with(capacity, CompletionEvent::empty);
+        queue
     }
 
     /// Adds the newest event.
+    #[inline(always)]
     pub fn push(&mut self, event: CompletionEvent) {
-        self.0.push_back(event);
+        if self.length == self.places.len() {
+            self.grow();
+        }
+        let place = self.place(self.length);
+        let place = &mut self.places[place];
+        place.id = event.id;
+        place.token = event.token;
+        place.result = event.result;
+        place.end = event.end;
+        self.length += 1;
     }
 
     /// Takes the oldest event.
+    #[inline(always)]
     pub fn pop(&mut self) -> Option<CompletionEvent> {
-        self.0.pop_front()
+        if self.length == 0 {
+            return None;
+        }
+        let place = &mut self.places[self.first];
+        let end = mem::replace(&mut place.end, End::More);
+        let event = CompletionEvent { id: place.id, token: place.token, result: place.result, end };
+        self.first = self.place(1);
+        self.length -= 1;
+        Some(event)
     }
 
     /// Takes all events of another queue, behind the ones here.
+    #[inline]
     pub fn append(&mut self, other: &mut Self) {
-        if self.0.is_empty() {
-            std::mem::swap(self, other);
-        } else {
-            self.0.append(&mut other.0);
+        if self.is_empty() {
+            mem::swap(self, other);
+            return;
+        }
+        while let Some(event) = other.pop() {
+            self.push(event);
         }
     }
 
     /// How many events wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.length
     }
 
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.length == 0
+    }
+
+    /// The place that is `distance` behind the first.
+    fn place(&self, distance: usize) -> usize {
+        let place = self.first + distance;
+        if place < self.places.len() { place } else { place - self.places.len() }
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.places.rotate_left(self.first);
+        self.first = 0;
+        let capacity = (2 * self.places.len()).max(64);
+        self.places.resize_with(capacity, CompletionEvent::empty);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_out_in_the_order_they_went_in_however_it_grows_and_wraps() {
+        let event = |tag| CompletionEvent {
+            token: Token { handler: 0, tag },
+            end: End::Last(Operation::Nop),
+            ..CompletionEvent::empty()
+        };
+        let mut queue = CompletionEventQueue::with_capacity(3);
+        let (mut pushed, mut popped) = (0, 0);
+        for round in 0..200 {
+            for _ in 0..round % 7 {
+                queue.push(event(pushed));
+                pushed += 1;
+            }
+            for _ in 0..round % 5 {
+                let Some(event) = queue.pop() else { break };
+                assert_eq!(event.token.tag, popped);
+                assert!(event.into_operation().is_some());
+                popped += 1;
+            }
+            assert_eq!(queue.len(), (pushed - popped) as usize);
+        }
+        let mut other = CompletionEventQueue::default();
+        other.push(event(pushed));
+        queue.append(&mut other);
+        assert!(other.is_empty());
+        assert_eq!(std::iter::from_fn(|| queue.pop()).last().unwrap().token.tag, pushed);
     }
 }

@@ -65,9 +65,11 @@ macro_rules! with_target {
     };
 }
 
-/// The entry for an operation; none if there is no opcode for it here, or if something of it can't
-/// be named to the kernel (a buffer that is too small): a helper then gives the right answer.
+/// Makes `entry` the one for an operation; none if there is no opcode for it here, or if something
+/// of it can't be named to the kernel (a buffer that is too small): a helper then gives the right
+/// answer.
 ///
+/// The entry is written in place, as each move of its 64 bytes would cost as much as making it.
 /// `lent` is the memory of the chain member before, for a member that has none of its own.
 pub(super) fn encode(
     operation: &mut Operation,
@@ -75,12 +77,13 @@ pub(super) fn encode(
     lent: Option<Memory>,
     opcodes: &Opcodes,
     identity: ProcessorIdentity,
-) -> Option<Entry> {
+    entry: &mut Entry,
+) -> Option<()> {
     let code = code(operation)?;
     if !opcodes.has(code) {
         return None;
     }
-    Some(match operation {
+    *entry = match operation {
         Operation::Nop => opcode::Nop::new().build(),
         Operation::Timeout(timeout) => {
             side.time = timespec(timeout.duration);
@@ -211,7 +214,8 @@ pub(super) fn encode(
             opcode::FSetXattr::new(fd(&set.file)?, name, address, memory.length).build()
         }
         _ => return None,
-    })
+    };
+    Some(())
 }
 
 /// The memory of a buffer that the kernel writes to; none if others read it at the same time.

@@ -16,6 +16,7 @@ use crate::operation::{
 /// Ends the operation in slot `index` with the kernel's `result`: a number, or an errno below zero.
 ///
 /// A member of a chain is kept until the chain's last member has ended.
+#[inline]
 pub(super) fn finish(
     slots: &mut Slots,
     index: u32,
@@ -165,6 +166,7 @@ pub(super) fn members(slots: &Slots, first: u32) -> impl Iterator<Item = u32> + 
     std::iter::successors(Some(first), |index| slots.entry(*index).link?.next)
 }
 
+#[inline(always)]
 fn end(
     slots: &mut Slots,
     index: u32,
@@ -172,24 +174,55 @@ fn end(
     chain: ChainState,
     events: &mut CompletionEventQueue,
 ) {
+    match u32::try_from(result) {
+        Ok(number) => push(slots, index, Ok(number), events),
+        Err(_) => end_failed(slots, index, result, chain, events),
+    }
+}
+
+#[cold]
+fn end_failed(
+    slots: &mut Slots,
+    index: u32,
+    result: i32,
+    chain: ChainState,
+    events: &mut CompletionEventQueue,
+) {
+    let result = failure(slots, index, Errno::from_raw(-result), chain);
+    push(slots, index, result, events);
+}
+
+#[inline(always)]
+fn push(
+    slots: &mut Slots,
+    index: u32,
+    result: Result<u32, OperationError>,
+    events: &mut CompletionEventQueue,
+) {
     let id = slots.id(index);
-    let entry = *slots.entry(index);
-    let operation = slots.remove(index);
-    let cancel_requested = entry.cancel_requested || chain.cancel_requested;
-    let result = match (&operation, result) {
-        (Operation::Timeout(_), r) if r == -libc::ETIME => Ok(0),
-        (Operation::LinkTimeout(_), r) if r < 0 && r != -libc::ETIME => Ok(0),
-        (_, result) => u32::try_from(result).map_err(|_| {
-            let errno = Errno::from_raw(-result);
-            let cause = match errno {
-                Errno::ETIME => Cause::TimedOut,
-                Errno::ECANCELED | Errno::EINTR if chain.timed_out => Cause::TimedOut,
-                Errno::ECANCELED | Errno::EINTR if cancel_requested => Cause::Cancelled,
-                Errno::ECANCELED if chain.is_chain => Cause::LinkBroken,
-                _ => Cause::Failed,
-            };
-            OperationError { errno, cause }
-        }),
+    let token = slots.entry(index).token;
+    events.push(CompletionEvent { id, token, result, end: End::Last(slots.remove(index)) });
+}
+
+/// What a failure means for the operation in a slot.
+fn failure(
+    slots: &mut Slots,
+    index: u32,
+    errno: Errno,
+    chain: ChainState,
+) -> Result<u32, OperationError> {
+    match (slots.prepare(index).0, errno) {
+        (Operation::Timeout(_), Errno::ETIME) => return Ok(0),
+        (Operation::LinkTimeout(_), errno) if errno != Errno::ETIME => return Ok(0),
+        _ => {}
+    }
+    let cancel_requested = slots.entry(index).cancel_requested || chain.cancel_requested;
+    let cause = match errno {
+        Errno::ETIME => Cause::TimedOut,
+        Errno::ECANCELED | Errno::EINTR if chain.timed_out => Cause::TimedOut,
+        Errno::ECANCELED | Errno::EINTR if cancel_requested => Cause::Cancelled,
+        Errno::ECANCELED if chain.is_chain => Cause::LinkBroken,
+        _ => Cause::Failed,
     };
-    events.push(CompletionEvent { id, token: entry.token, result, end: End::Last(operation) });
+    Err(OperationError { errno, cause })
 }

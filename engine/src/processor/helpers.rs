@@ -36,8 +36,14 @@ struct State {
 }
 
 impl Helpers {
-    pub(super) fn new(threads_max: usize, wake: Arc<dyn Wake>) -> Self {
-        let shared = Shared { state: Mutex::default(), work: Condvar::new(), wake };
+    /// A crew of up to `threads_max` for up to `capacity` slots, with room for all of them.
+    pub(super) fn new(threads_max: usize, capacity: usize, wake: Arc<dyn Wake>) -> Self {
+        let state = State {
+            queue: VecDeque::with_capacity(capacity),
+            done: Vec::with_capacity(capacity),
+            ..State::default()
+        };
+        let shared = Shared { state: Mutex::new(state), work: Condvar::new(), wake };
         Self { shared: Arc::new(shared), threads: Vec::new(), threads_max: threads_max.max(1) }
     }
 

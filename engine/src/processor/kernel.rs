@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use io_uring::opcode::Nop;
 use io_uring::squeue::{Entry, Flags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -25,9 +24,7 @@ use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
 use crate::buffer::{Arena, BufferPool, Registered};
 use crate::error::{Errno, Error};
-use crate::limits::{
-    CHAIN_MEMBERS_MAX, DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX, SLOTS_MAX, SLOTS_MIN,
-};
+use crate::limits::{DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX, SLOTS_MAX, SLOTS_MIN};
 use crate::operation::{
     Chain, Close, CompletionEventQueue, Descriptor, File, FileStatus, Handle, Operation,
     OperationId, ProcessorIdentity, RegisteredFile, Token,
@@ -57,8 +54,8 @@ pub struct KernelProcessor {
     assigned: u32,
     /// Cancels that the submission queue had no room for.
     cancels: Vec<OperationId>,
-    /// Completions copied out of the ring, before they are looked at. Kept for its room.
-    reaped: Vec<Completion>,
+    /// Slots whose operation a signal interrupted, to be begun again.
+    interrupted: Vec<u32>,
     ready: CompletionEventQueue,
     files: Option<RegisteredFiles>,
     has_registered_buffer: bool,
@@ -111,10 +108,10 @@ impl KernelProcessor {
         let features = ring.features().to_vec();
         Ok(Self {
             ring: ManuallyDrop::new(ring),
+            helpers: Helpers::new(helper_threads, slots.capacity(), wake),
+            done: Vec::with_capacity(slots.capacity()),
             slots: ManuallyDrop::new(slots),
             arenas: ManuallyDrop::default(),
-            helpers: Helpers::new(helper_threads, wake),
-            done: Vec::new(),
             timers: Timers::default(),
             opcodes,
             bell,
@@ -122,7 +119,7 @@ impl KernelProcessor {
             is_waker_shared: std::cell::Cell::new(false),
             assigned: 0,
             cancels: Vec::new(),
-            reaped: Vec::new(),
+            interrupted: Vec::new(),
             ready: CompletionEventQueue::default(),
             files: has_table.then(RegisteredFiles::default),
             has_registered_buffer: false,
@@ -145,17 +142,20 @@ impl KernelProcessor {
         self.drain_timeout = timeout;
     }
 
-    /// Encodes a slot's operation; none if a helper is to perform it.
-    fn encode(&mut self, index: u32, previous: Option<u32>) -> Option<Entry> {
-        let identity = self.identity;
-        let lent = previous.and_then(|previous| match self.slots.prepare(previous).0 {
-            Operation::Read(read) => writable(&mut read.buffer, identity),
+    /// Makes the entry for a slot's operation in the ring's vacant place number `place`; none if a
+    /// helper is to perform it.
+    fn encode(&mut self, index: u32, previous: Option<u32>, place: usize) -> Option<&mut Entry> {
+        let Self { slots, ring, opcodes, identity, .. } = self;
+        let lent = previous.and_then(|previous| match slots.prepare(previous).0 {
+            Operation::Read(read) => writable(&mut read.buffer, *identity),
             _ => None,
         });
-        let user_data = user_data(Kind::Operation, self.slots.id(index));
-        let (operation, side) = self.slots.prepare(index);
-        let entry = encode(operation, side, lent, &self.opcodes, identity)?;
-        Some(entry.user_data(user_data))
+        let entry = &mut ring.vacant()[place];
+        let user_data = user_data(Kind::Operation, slots.id(index));
+        let (operation, side) = slots.prepare(index);
+        encode(operation, side, lent, opcodes, *identity, entry)?;
+        entry.set_user_data(user_data);
+        Some(entry)
     }
 
     fn accept_with(
@@ -168,16 +168,21 @@ impl KernelProcessor {
             return Err(Full(operation));
         }
         let index = self.slots.insert(operation, token).map_err(Full)?;
-        match self.encode(index, None) {
-            Some(entry) => self.push(&[entry.flags(flags)]),
+        match self.encode(index, None, 0) {
+            Some(entry) => {
+                if !flags.is_empty() {
+                    *entry = entry.clone().flags(flags);
+                }
+                self.stage(1);
+            }
             None => self.assign(index),
         }
         Ok(self.slots.id(index))
     }
 
-    /// Encodes a chain's members; none if one of them is for a helper: then we run the chain.
-    fn encode_chain(&mut self, head: u32) -> Option<([Entry; CHAIN_MEMBERS_MAX], usize)> {
-        let mut entries = [const { None }; CHAIN_MEMBERS_MAX];
+    /// Encodes a chain's members, and counts them; none if one of them is for a helper: then we
+    /// run the chain.
+    fn encode_chain(&mut self, head: u32) -> Option<usize> {
         let mut length = 0;
         let mut previous = None;
         let mut next = Some(head);
@@ -188,11 +193,12 @@ impl KernelProcessor {
                 Some(false) => Flags::IO_LINK,
                 Some(true) => Flags::IO_HARDLINK,
             };
-            entries[length] = Some(self.encode(index, previous)?.flags(link));
+            let entry = self.encode(index, previous, length)?;
+            *entry = entry.clone().flags(link);
             length += 1;
             previous = Some(index);
         }
-        Some((entries.map(|entry| entry.unwrap_or_else(|| Nop::new().build())), length))
+        Some(length)
     }
 
     /// Gives a slot to the helpers, and sets the alarm of the timeout behind it.
@@ -238,14 +244,17 @@ impl KernelProcessor {
     }
 
     /// Whether there is room for `count` entries, made by submitting if need be.
+    #[inline]
     fn make_room(&mut self, count: usize) -> bool {
-        self.ring.room() >= count || (self.submit_only().is_ok() && self.ring.room() >= count)
+        self.ring.vacant().len() >= count
+            || (self.submit_only().is_ok() && self.ring.vacant().len() >= count)
     }
 
-    /// Pushes entries for which there is room.
-    fn push(&mut self, entries: &[Entry]) {
-        // SAFETY: the kernel may use every pointer in `entries` until it posts the last completion
-        // with an entry's `user_data`. Until then each of them stays good:
+    /// Gives the kernel the entries that were encoded last.
+    #[inline]
+    fn stage(&mut self, count: usize) {
+        // SAFETY: the kernel may use every pointer in an entry until it posts the last completion
+        // with the entry's `user_data`. Until then each of them stays good:
         // * Alive. The slot owns the operation, and the operation its buffers and files; `encode`
         //   takes pointers from nothing else but the slot's side storage. Only a completion without
         //   IORING_CQE_F_MORE takes the operation out (`on_completion`).
@@ -255,8 +264,7 @@ impl KernelProcessor {
         //   cannot; closing the ring does not wait for the kernel.
         // Cancelling changes nothing: a cancelled operation posts a completion, too.
         // Source: io_uring_enter(2); axboe/liburing issue 733.
-        let is_pushed = unsafe { self.ring.push(entries) };
-        assert!(is_pushed, "room was made before");
+        unsafe { self.ring.stage(count) };
     }
 
     fn submit_only(&mut self) -> Result<(), Errno> {
@@ -286,12 +294,25 @@ impl KernelProcessor {
 
     /// Takes what the ring and the helpers have completed; true if someone wants the wait to end.
     fn gather(&mut self) -> bool {
-        let mut completions = mem::take(&mut self.reaped);
-        self.ring.reap(|completion| completions.push(completion));
-        for completion in completions.drain(..) {
-            self.on_completion(completion);
+        let mut is_rung = false;
+        self.ring.reap(|completion| {
+            match on_completion(&mut self.slots, completion, &mut self.ready) {
+                Reaped::Done => {}
+                Reaped::Interrupted(index) => self.interrupted.push(index),
+                Reaped::Rung => is_rung = true,
+                Reaped::Stale => self.stale += 1,
+            }
+        });
+        if is_rung {
+            self.is_bell_watched = false;
+            // Empties the counter; it is non-blocking, and empty already is fine.
+            let _ = self.bell.event.read();
         }
-        self.reaped = completions;
+        while let Some(index) = self.interrupted.pop() {
+            if !self.begin_again(index) {
+                finish(&mut self.slots, index, raw(Err(Errno::EINTR)), &mut self.ready);
+            }
+        }
         if self.assigned > 0 {
             self.collect_done();
             self.ring_alarms();
@@ -310,46 +331,16 @@ impl KernelProcessor {
         self.done = done;
     }
 
-    fn on_completion(&mut self, completion: Completion) {
-        let (kind, id) = decode(completion.user_data);
-        match kind {
-            Some(Kind::Operation) => match self.slots.find(id) {
-                Some(_) if completion.has_more => {}
-                Some(index) => self.on_last_completion(index, completion.result),
-                None => self.stale += 1,
-            },
-            Some(Kind::Bell) => {
-                self.is_bell_watched = false;
-                // Empties the counter; it is non-blocking, and empty already is fine.
-                let _ = self.bell.event.read();
-            }
-            Some(Kind::Cancel) | None => {}
-        }
-    }
-
-    fn on_last_completion(&mut self, index: u32, result: i32) {
-        if result == raw(Err(Errno::EINTR)) && self.begin_again(index) {
-            return;
-        }
-        let (operation, side) = self.slots.prepare(index);
-        let result = land(operation, side, result);
-        finish(&mut self.slots, index, result, &mut self.ready);
-    }
-
     /// Pushes an operation once more that a signal interrupted; false if it shall end.
     fn begin_again(&mut self, index: u32) -> bool {
-        let entry = self.slots.entry(index);
+        let entry = self.slots.entry_mut(index);
+        entry.retries += 1;
         let is_wanted = !entry.cancel_requested && entry.link.is_none();
-        let is_closed = matches!(self.slots.prepare(index).0, Operation::Close(_));
-        if !is_wanted || is_closed || self.slots.entry(index).retries == RETRIES_MAX {
+        if !is_wanted || entry.retries > RETRIES_MAX || !self.make_room(1) {
             return false;
         }
-        self.slots.entry_mut(index).retries += 1;
-        if !self.make_room(1) {
-            return false;
-        }
-        let entry = self.encode(index, None).expect("it was encoded before");
-        self.push(&[entry]);
+        self.encode(index, None, 0).expect("it was encoded before");
+        self.stage(1);
         true
     }
 
@@ -421,7 +412,7 @@ impl OperationProcessor for KernelProcessor {
         let head = insert_chain(&mut self.slots, chain, token);
         let id = self.slots.id(head);
         match self.encode_chain(head) {
-            Some((entries, length)) => self.push(&entries[..length]),
+            Some(length) => self.stage(length),
             None => self.assign(head),
         }
         Ok(id)
@@ -561,6 +552,43 @@ impl Drop for KernelProcessor {
     }
 }
 
+/// What a completion was.
+enum Reaped {
+    /// It was dealt with.
+    Done,
+    /// A signal interrupted the operation in this slot: it might be begun again.
+    Interrupted(u32),
+    /// The bell rang.
+    Rung,
+    /// It named nobody.
+    Stale,
+}
+
+#[inline]
+fn on_completion(
+    slots: &mut Slots,
+    completion: Completion,
+    events: &mut CompletionEventQueue,
+) -> Reaped {
+    let (kind, id) = decode(completion.user_data);
+    match kind {
+        Some(Kind::Operation) => {}
+        Some(Kind::Bell) => return Reaped::Rung,
+        Some(Kind::Cancel) | None => return Reaped::Done,
+    }
+    let Some(index) = slots.find(id) else { return Reaped::Stale };
+    if completion.has_more {
+        return Reaped::Done;
+    }
+    let (operation, side) = slots.prepare(index);
+    let result = land(operation, side, completion.result);
+    if result == raw(Err(Errno::EINTR)) {
+        return Reaped::Interrupted(index);
+    }
+    finish(slots, index, result, events);
+    Reaped::Done
+}
+
 /// Takes what the kernel brought into the operation, so that the operation owns it. Returns the
 /// result that is the same on every processor.
 fn land(operation: &mut Operation, side: &mut Side, result: i32) -> i32 {
@@ -628,6 +656,8 @@ impl Wake for BellWaker {
 
 #[cfg(test)]
 mod tests {
+    use io_uring::opcode::Nop;
+
     use super::*;
 
     #[test]
@@ -640,7 +670,9 @@ mod tests {
         assert_eq!(first.index, second.index, "the slot is used again");
         let nowhere = OperationId { index: u32::MAX, generation: 0 };
         for stale in [first, nowhere] {
-            kernel.push(&[Nop::new().build().user_data(user_data(Kind::Operation, stale))]);
+            kernel.ring.vacant()[0] =
+                Nop::new().build().user_data(user_data(Kind::Operation, stale));
+            kernel.stage(1);
         }
         kernel.submit_and_wait(1, None, &mut events).unwrap();
         assert_eq!(kernel.stale_completions(), 2);

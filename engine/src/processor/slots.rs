@@ -13,6 +13,7 @@
 #![allow(unsafe_code, reason = "a home of unsafe: memory that the kernel uses")]
 
 use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use io_uring::types::{OpenHow, Timespec};
@@ -31,7 +32,8 @@ pub(crate) struct Slots {
 
 /// What the kernel or a helper may use. Touched only by whoever the entry's state names.
 struct Cell {
-    operation: UnsafeCell<Option<Operation>>,
+    /// There while the entry is held, and only then.
+    operation: UnsafeCell<MaybeUninit<Operation>>,
     side: UnsafeCell<Side>,
 }
 
@@ -108,6 +110,7 @@ impl Slots {
     }
 
     /// Keeps an operation; gives it back if every slot is taken.
+    #[inline]
     pub(crate) fn insert(&mut self, operation: Operation, token: Token) -> Result<u32, Operation> {
         let Some(index) = self.free.pop() else { return Err(operation) };
         let entry = &mut self.entries[index as usize];
@@ -121,8 +124,9 @@ impl Slots {
         let cell = self.cells[index as usize].operation.get();
         // SAFETY: the slot is free, so neither the kernel nor a helper uses its cell (a slot becomes
         // free only in `remove`, which refuses an assigned one and is called on its last
-        // completion), and `&mut self` keeps every other caller away.
-        unsafe { *cell = Some(operation) };
+        // completion), and `&mut self` keeps every other caller away. There is nothing in it to
+        // be dropped: `remove` took it out.
+        unsafe { cell.write(MaybeUninit::new(operation)) };
         Ok(index)
     }
 
@@ -130,6 +134,7 @@ impl Slots {
     ///
     /// To be called only once the kernel has posted the last completion for the slot, or if it was
     /// never shown the slot.
+    #[inline(always)]
     pub(crate) fn remove(&mut self, index: u32) -> Operation {
         let entry = &mut self.entries[index as usize];
         assert!(entry.is_held, "slot {index} ends twice");
@@ -139,31 +144,37 @@ impl Slots {
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         self.free.push(index);
         let cell = self.cells[index as usize].operation.get();
-        // SAFETY: the slot was held and not assigned, and the caller says that the kernel is done
-        // with it; `&mut self` keeps every other caller away.
-        unsafe { (*cell).take() }.expect("a held slot has an operation")
+        // SAFETY: the slot was held, so `insert` wrote an operation that nobody has taken out; it
+        // was not assigned, and the caller says that the kernel is done with it; `&mut self` keeps
+        // every other caller away. It is free from now on, so nobody reads it again.
+        unsafe { cell.read().assume_init() }
     }
 
     /// The slot that a completion names, unless its operation has ended already.
+    #[inline]
     pub(crate) fn find(&self, id: OperationId) -> Option<u32> {
         let entry = self.entries.get(id.index as usize)?;
         (entry.is_held && entry.generation == id.generation).then_some(id.index)
     }
 
+    #[inline]
     pub(crate) fn id(&self, index: u32) -> OperationId {
         OperationId { index, generation: self.entries[index as usize].generation }
     }
 
+    #[inline]
     pub(crate) fn entry(&self, index: u32) -> &Entry {
         &self.entries[index as usize]
     }
 
+    #[inline]
     pub(crate) fn entry_mut(&mut self, index: u32) -> &mut Entry {
         &mut self.entries[index as usize]
     }
 
     /// The operation and its side storage, to prepare them before anybody else is shown them, or to
     /// look at them after its last completion.
+    #[inline]
     pub(crate) fn prepare(&mut self, index: u32) -> (&mut Operation, &mut Side) {
         let entry = &self.entries[index as usize];
         assert!(entry.is_held && !entry.is_assigned, "slot {index} is not ours to prepare");
@@ -171,9 +182,8 @@ impl Slots {
         let cell = &self.cells[index as usize];
         // SAFETY: the slot is held and no helper has it. The processor calls this before it pushes
         // the slot's entry to the kernel or after the last completion, never between; `&mut self`
-        // keeps every other caller away while the references live.
-        let (operation, side) = unsafe { (&mut *cell.operation.get(), &mut *cell.side.get()) };
-        (operation.as_mut().expect("a held slot has an operation"), side)
+        // keeps every other caller away while the references live. A held slot has an operation.
+        unsafe { ((*cell.operation.get()).assume_init_mut(), &mut *cell.side.get()) }
     }
 
     /// Shows a slot to a helper thread, until `settle`.
@@ -281,9 +291,9 @@ impl Assignment {
     pub(crate) fn perform(&mut self) -> Result<u32, Errno> {
         let cell = self.cells[self.index as usize].operation.get();
         // SAFETY: `assign` made this the only assignment of the slot and nobody else touches the
-        // cell until `settle` consumes it; `&mut self` is the only use of it on this thread.
-        let operation = unsafe { &mut *cell };
-        operation::perform(operation.as_mut().expect("an assigned slot has an operation"))
+        // cell until `settle` consumes it; `&mut self` is the only use of it on this thread. An
+        // assigned slot is held, so there is an operation in it.
+        operation::perform(unsafe { (*cell).assume_init_mut() })
     }
 }
 
@@ -433,7 +443,8 @@ impl Side {
 
 impl Default for Cell {
     fn default() -> Self {
-        Self { operation: UnsafeCell::new(None), side: UnsafeCell::new(Side::default()) }
+        let operation = UnsafeCell::new(MaybeUninit::uninit());
+        Self { operation, side: UnsafeCell::new(Side::default()) }
     }
 }
 

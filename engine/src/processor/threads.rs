@@ -80,12 +80,13 @@ impl ThreadProcessor {
         let bell = Arc::new(Bell::default());
         let threads = threads.min(HELPER_THREADS_MAX);
         let wake: Arc<dyn Wake> = Arc::<Bell>::clone(&bell);
+        let slots = Slots::new(capacity.clamp(SLOTS_MIN, SLOTS_MAX));
         Self {
-            helpers: (threads > 0).then(|| Helpers::new(threads, wake)),
-            done: Vec::new(),
-            queue: VecDeque::new(),
+            helpers: (threads > 0).then(|| Helpers::new(threads, slots.capacity(), wake)),
+            done: Vec::with_capacity(slots.capacity()),
+            queue: VecDeque::with_capacity(slots.capacity()),
             timers: Timers::default(),
-            slots: Slots::new(capacity.clamp(SLOTS_MIN, SLOTS_MAX)),
+            slots,
             bell,
             ready: CompletionEventQueue::default(),
             files: RegisteredFiles::default(),

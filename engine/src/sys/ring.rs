@@ -14,6 +14,13 @@ use nix::libc;
 /// One io_uring instance, and what it was set up with.
 pub(crate) struct Ring {
     ring: IoUring,
+    /// Entries that wait to be written to the submission queue, and room for more. They are made
+    /// here and copied when they are submitted: copying one that was just made costs as much as
+    /// making it, as the processor waits for its own writes.
+    staged: Box<[squeue::Entry]>,
+    staged_length: usize,
+    /// Entries in the submission queue that the kernel has not taken yet.
+    queued: usize,
     features: Vec<&'static str>,
     entries: u32,
 }
@@ -65,7 +72,16 @@ impl Ring {
             match build(*step, entries) {
                 Ok(ring) => {
                     let entries = ring.params().sq_entries();
-                    return Ok(Self { ring, features: names(*step), entries });
+                    let staged = (0..entries).map(|_| opcode::Nop::new().build()).collect();
+                    let features = names(*step);
+                    return Ok(Self {
+                        ring,
+                        staged,
+                        staged_length: 0,
+                        queued: 0,
+                        features,
+                        entries,
+                    });
                 }
                 Err(Errno::EINVAL) => step = steps.next().ok_or(Errno::EINVAL)?,
                 Err(Errno::ENOMEM) if entries > ENTRIES_MIN => entries /= 2,
@@ -125,22 +141,57 @@ impl Ring {
         self.ring.submitter().register_files_update(slot, &[fd]).map(drop).map_err(errno)
     }
 
-    /// Adds all entries to the submission queue, or none; false if there is no room for all.
+    /// Room for the entries to submit next: as many as the queue will take.
+    #[inline]
+    pub(crate) fn vacant(&mut self) -> &mut [squeue::Entry] {
+        let end = self.staged.len() - self.queued;
+        &mut self.staged[self.staged_length..end]
+    }
+
+    /// Adds the first `count` entries of [`Ring::vacant`] to those to submit.
     ///
     /// # Safety
     ///
     /// Everything an entry points to stays alive, in place and unshared until the last completion
     /// with its `user_data` was reaped.
-    pub(crate) unsafe fn push(&mut self, entries: &[squeue::Entry]) -> bool {
-        // SAFETY: the caller's promise is the one that `push_multiple` asks for.
-        unsafe { self.ring.submission().push_multiple(entries) }.is_ok()
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for so many.
+    #[inline]
+    pub(crate) unsafe fn stage(&mut self, count: usize) {
+        assert!(self.staged_length + self.queued + count <= self.staged.len(), "room was made");
+        self.staged_length += count;
+    }
+
+    /// Adds one entry to those to submit; false if there is no room.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Ring::stage`].
+    unsafe fn push(&mut self, entry: squeue::Entry) -> bool {
+        let Some(place) = self.vacant().first_mut() else { return false };
+        *place = entry;
+        // SAFETY: the caller's promise is the one that `stage` asks for.
+        unsafe { self.stage(1) };
+        true
+    }
+
+    /// Writes what was staged to the submission queue.
+    fn write_queue(&mut self) {
+        let staged = &self.staged[..self.staged_length];
+        // SAFETY: who staged the entries promised what `push_multiple` asks for.
+        let is_written = unsafe { self.ring.submission().push_multiple(staged) }.is_ok();
+        assert!(is_written, "no more was staged than the queue takes");
+        self.queued += self.staged_length;
+        self.staged_length = 0;
     }
 
     /// Adds a request to cancel the operation with this `user_data`; false if the queue is full.
     pub(crate) fn push_cancel(&mut self, user_data: u64, own_user_data: u64) -> bool {
         let entry = opcode::AsyncCancel::new(user_data).build().user_data(own_user_data);
         // SAFETY: the entry points to no memory.
-        unsafe { self.push(&[entry]) }
+        unsafe { self.push(entry) }
     }
 
     /// Adds a request to be told when a descriptor is readable; false if the queue is full.
@@ -149,18 +200,12 @@ impl Ring {
         let readable = libc::POLLIN.cast_unsigned();
         let entry = opcode::PollAdd::new(fd, readable.into()).build().user_data(own_user_data);
         // SAFETY: the entry points to no memory, and the kernel takes its own reference to the file.
-        unsafe { self.push(&[entry]) }
-    }
-
-    /// How many entries there is room for now.
-    pub(crate) fn room(&mut self) -> usize {
-        let queue = self.ring.submission();
-        queue.capacity() - queue.len()
+        unsafe { self.push(entry) }
     }
 
     /// How many entries wait to be submitted.
-    pub(crate) fn unsubmitted(&mut self) -> usize {
-        self.ring.submission().len()
+    pub(crate) fn unsubmitted(&self) -> usize {
+        self.staged_length + self.queued
     }
 
     /// Submits what was pushed and waits for `at_least` completions, or for `timeout`. Whatever it
@@ -169,28 +214,32 @@ impl Ring {
     /// The wait may end early: the kernel counts a longer timeout than [`WAIT_MAX`] wrong where it
     /// is added to its clock, and hides the end of a wait behind a count of submissions.
     pub(crate) fn enter(&mut self, at_least: u32, timeout: Option<Duration>) -> Result<(), Errno> {
-        if at_least == 0 {
-            let to_submit = self.unsubmitted();
-            let to_submit = u32::try_from(to_submit).expect("a queue holds less than 2^32 entries");
-            let flags = EnterFlags::GETEVENTS.bits();
-            let submitter = self.ring.submitter();
-            // SAFETY: no argument is passed, so no memory is; the count is that of the queue.
-            let entered = unsafe { submitter.enter::<libc::sigset_t>(to_submit, 0, flags, None) };
-            return entered.map(drop).map_err(errno);
-        }
-        let submitter = self.ring.submitter();
-        let entered = match timeout {
-            None => submitter.submit_and_wait(at_least as usize),
-            Some(timeout) => {
-                let timespec = Timespec::from(timeout.min(WAIT_MAX));
-                let arguments = SubmitArgs::new().timespec(&timespec);
-                submitter.submit_with_args(at_least as usize, &arguments)
-            }
-        };
+        self.write_queue();
+        let entered = self.submit(at_least, timeout.map(|timeout| timeout.min(WAIT_MAX)));
+        self.queued = self.ring.submission().len();
         entered.map(drop).map_err(errno)
     }
 
+    fn submit(&self, at_least: u32, timeout: Option<Duration>) -> std::io::Result<usize> {
+        let submitter = self.ring.submitter();
+        match timeout {
+            _ if at_least == 0 => {
+                let count = u32::try_from(self.queued).expect("a queue holds less than 2^32");
+                let flags = EnterFlags::GETEVENTS.bits();
+                // SAFETY: no argument is passed, so no memory is; the count is that of the queue.
+                unsafe { submitter.enter::<libc::sigset_t>(count, 0, flags, None) }
+            }
+            None => submitter.submit_and_wait(at_least as usize),
+            Some(timeout) => {
+                let timespec = Timespec::from(timeout);
+                let arguments = SubmitArgs::new().timespec(&timespec);
+                submitter.submit_with_args(at_least as usize, &arguments)
+            }
+        }
+    }
+
     /// Takes what has completed.
+    #[inline]
     pub(crate) fn reap(&mut self, mut take: impl FnMut(Completion)) {
         for entry in self.ring.completion() {
             take(Completion {
