@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ucp_engine::buffer::{BufferPool, Lease};
@@ -49,6 +50,7 @@ fn reads_and_writes_allocate_nothing() {
             "4 threads" => Box::new(ThreadProcessor::new(4, 64)),
             _ => Box::new(ThreadProcessor::new(0, 64)),
         };
+        hire_all(&mut *processor);
         for is_chained in [false, true] {
             let mut mover = Mover::new(&mut *processor, is_chained);
             mover.move_blocks(&mut *processor, 1_000);
@@ -65,6 +67,22 @@ fn reads_and_writes_allocate_nothing() {
     for processor in ["io_uring", "4 threads", "no threads"] {
         let this = "allocation::reads_and_writes_allocate_nothing";
         assert_eq!(child::run(this, processor, &[]), "none", "{processor}");
+    }
+}
+
+/// Keeps every helper busy at once, so that none is hired later.
+fn hire_all(processor: &mut dyn OperationProcessor) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let reader = File::from_fd(reader.into());
+    for _ in 0..4 {
+        let (handle, buffer) = ((&reader).into(), vec![0; 1].into());
+        let read = Read { handle, buffer, offset_bytes: CURRENT_POSITION, start: 0, length: 1 };
+        processor.accept(read.into(), Token::default()).unwrap();
+    }
+    writer.write_all(b"work").unwrap();
+    let mut events = CompletionEventQueue::default();
+    while processor.in_flight() > 0 {
+        processor.submit_and_wait(1, None, &mut events).unwrap();
     }
 }
 

@@ -91,20 +91,34 @@ fn drop_cancels_a_read_that_would_never_end() {
 #[test]
 fn drop_cancels_more_than_the_queue_holds() {
     require_io_uring!();
-    let mut kernel = KernelProcessor::new(8, 1).unwrap();
     let (reader, _writer) = pipe();
     let pool = BufferPool::unregistered(64, 4096).unwrap();
-    while let Ok(_id) = kernel.accept(never(), Token::default()) {}
-    submit(&mut kernel);
-    drop(kernel);
-
-    let mut kernel = KernelProcessor::new(64, 1).unwrap();
-    while let Some(lease) = pool.lease() {
-        accept(&mut kernel, read(&reader, lease, 0));
+    for is_submitted in [false, true] {
+        let mut kernel = KernelProcessor::new(64, 1).unwrap();
+        kernel.set_drain_timeout(Duration::from_secs(5));
+        while let Some(lease) = pool.lease() {
+            accept(&mut kernel, read(&reader, lease, 0));
+        }
+        // If not, the queue is full, and there is a cancel for each of its entries.
+        if is_submitted {
+            submit(&mut kernel);
+        }
+        drop(kernel);
+        assert_eq!(pool.available(), 64, "every buffer came back");
     }
-    submit(&mut kernel);
-    drop(kernel);
-    assert_eq!(pool.available(), 64);
+}
+
+#[test]
+fn a_cancel_that_finds_no_room_is_not_lost() {
+    require_io_uring!();
+    let mut kernel = KernelProcessor::new(8, 1).unwrap();
+    let ids: Vec<_> = (0..8).map(|_| accept(&mut kernel, never())).collect();
+    for id in ids {
+        kernel.cancel(id);
+    }
+    for event in wait(&mut kernel, 8) {
+        assert_eq!(event.result.unwrap_err().cause, Cause::Cancelled);
+    }
 }
 
 #[test]

@@ -292,6 +292,24 @@ impl KernelProcessor {
         }
     }
 
+    /// Pushes what a wait depends on, and tells how many completions to wait for so that there are
+    /// `at_least` events.
+    fn completions_to_wait_for(&mut self, at_least: u32) -> u32 {
+        self.push_cancels();
+        let needs_bell = self.assigned > 0 || self.is_waker_shared.get();
+        if needs_bell {
+            self.watch_bell();
+        }
+        if !self.cancels.is_empty() || (needs_bell && !self.is_bell_watched) {
+            // What found no room may be what ends the wait: it is pushed once this is submitted.
+            return 0;
+        }
+        let ready = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
+        let missing = at_least.saturating_sub(ready).min(self.slots.held());
+        // The watch of the bell completes, too: it must not be counted as a result.
+        if self.is_bell_watched { missing.min(1) } else { missing }
+    }
+
     /// Takes what the ring and the helpers have completed; true if someone wants the wait to end.
     fn gather(&mut self) -> bool {
         let mut is_rung = false;
@@ -363,15 +381,12 @@ impl KernelProcessor {
         }
         let mut refused = 0;
         while self.slots.held() > 0 {
-            self.push_cancels();
-            if self.assigned > 0 {
-                self.watch_bell();
-            }
+            let wanted = self.completions_to_wait_for(1);
             let patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() {
                 return false;
             }
-            match self.ring.enter(1, Some(patience)) {
+            match self.ring.enter(wanted, Some(patience)) {
                 Ok(()) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => {}
                 Err(_) => {
                     refused += 1;
@@ -439,19 +454,12 @@ impl OperationProcessor for KernelProcessor {
         let mut refused = 0;
         self.empty_released_slots();
         loop {
-            self.push_cancels();
-            let is_helped = self.assigned > 0;
-            if is_helped || self.is_waker_shared.get() {
-                self.watch_bell();
-            }
-            let ready = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
-            let wanted = at_least.saturating_sub(ready).min(self.slots.held());
             let until = [deadline, self.timers.next()].into_iter().flatten().min();
             let patience = until.map(|until| until.since(self.now()));
             let is_late = deadline.is_some_and(|deadline| deadline <= self.now());
-            // The watch of the bell completes, too: it must not be counted as a result.
-            let wanted = if self.is_bell_watched { wanted.min(1) } else { wanted };
-            let wanted = if is_late { 0 } else { wanted };
+            let wanted = if is_late { 0 } else { at_least };
+            let wanted = self.completions_to_wait_for(wanted);
+            let ready = self.ready.len();
             if wanted == 0 && self.ring.unsubmitted() == 0 && self.slots.held() == self.assigned {
                 self.gather();
                 break;
@@ -459,7 +467,7 @@ impl OperationProcessor for KernelProcessor {
             let entered = self.ring.enter(wanted, patience);
             let is_woken = self.gather();
             let is_enough = self.ready.len() >= at_least as usize || self.slots.held() == 0;
-            if self.ready.len() > ready as usize {
+            if self.ready.len() > ready {
                 refused = 0;
             }
             match entered {
