@@ -479,14 +479,18 @@ impl Worker<'_> {
         let pool = self.block_pool()?;
         let tasks = self.block_tasks()?;
         // A table that is full or not there costs little: files are then found by descriptor.
-        let registered = tasks.register_file(Some(source)).ok();
-        let source = registered.as_ref().map_or_else(|| Handle::from(source), Handle::from);
-        let registered = tasks.register_file(Some(target)).ok();
-        let target = registered.as_ref().map_or_else(|| Handle::from(target), Handle::from);
+        let handle = |file| match tasks.register_file(Some(file)) {
+            Ok(registered) => Handle::from(&registered),
+            Err(_) => Handle::from(file),
+        };
+        let files = (handle(source), handle(target));
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
-        let copy = BlockCopy::new(geometry, (source, target), pool, progress, cancellation);
+        let copy = BlockCopy::new(geometry, files, pool, progress, cancellation);
         let (copy, outcome) = self.run_blocks(copy).await;
-        outcome.map_err(|error| match copy.failed_side {
+        let failed_side = copy.failed_side;
+        drop(copy);
+        tasks.release_files();
+        outcome.map_err(|error| match failed_side {
             Some(Side::Source) => error.on(labels.source()),
             _ => error.on(labels.target()),
         })

@@ -386,6 +386,11 @@ impl TaskInitiator {
         self.0.processor.borrow_mut().register_file(file)
     }
 
+    /// Closes registered files; see [`crate::OperationProcessor::release_files`].
+    pub fn release_files(&self) {
+        self.0.processor.borrow_mut().release_files();
+    }
+
     /// The processor's monotonic clock.
     #[must_use]
     pub fn now(&self) -> Moment {

@@ -538,6 +538,10 @@ impl OperationProcessor for KernelProcessor {
         Ok(file)
     }
 
+    fn release_files(&mut self) {
+        self.empty_released_slots();
+    }
+
     fn waker(&self) -> Arc<dyn Wake> {
         self.is_waker_shared.set(true);
         Arc::new(BellWaker(Arc::clone(&self.bell)))
@@ -549,6 +553,9 @@ impl Drop for KernelProcessor {
     /// ring: closing it would not wait (`io_uring_release` only queues work).
     fn drop(&mut self) {
         if self.drain() {
+            // What is left in the table would stay open for a while after the ring is closed, and
+            // even after the process has ended.
+            self.empty_released_slots();
             // SAFETY: each is dropped once, here, and not used afterwards. Nothing is in flight, so
             // the kernel uses neither the slots nor the arenas; the ring goes first.
             unsafe {

@@ -127,6 +127,10 @@ pub trait OperationProcessor {
     /// `ENFILE` if the table is full, or as the kernel answers.
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno>;
 
+    /// Closes the registered files that nobody has any more, now and not with the next submission:
+    /// until then the table keeps their locks, and the room of those that were removed.
+    fn release_files(&mut self) {}
+
     /// Ends a wait of [`OperationProcessor::submit_and_wait`] from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
 }
