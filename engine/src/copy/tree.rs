@@ -361,9 +361,10 @@ impl Worker<'_> {
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
         let on_target = |error: Error| error.on(labels.target());
-        let content = self.io.read_link(source.clone()).await.map_err(on_source)?;
-        let status = self.io.status_at(source, false).await.map_err(on_source)?;
+        // Reading the link would change the time of its last reading.
+        let status = self.io.status_at(source.clone(), false).await.map_err(on_source)?;
         let status = status.ok_or_else(|| on_source(Error::from_errno("status", Errno::ENOENT)))?;
+        let content = self.io.read_link(source).await.map_err(on_source)?;
         let place = Place::at(&target.directory, &target.name);
         let make =
             |place| Operation::SymbolicLink(SymbolicLink { place, content: content.clone() });
