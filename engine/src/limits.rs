@@ -47,6 +47,12 @@ pub const TREE_TASKS: usize = 4;
 pub const SOURCE_CHANGED_RETRIES: u32 = 1;
 /// How many temporary names are tried before the copy of a file is given up.
 pub const TEMPORARY_ATTEMPTS_MAX: u64 = 16;
+/// How often a leftover that is locked is looked at again. The ring of a killed process keeps its
+/// files, and so their locks, until a worker of the kernel has taken it down (`io_ring_exit_work`),
+/// some 30 ms after the process has gone. A run that is alive keeps its lock for longer.
+pub const LEFTOVER_LOOKS_MAX: u32 = 20;
+/// How long it is waited between two looks.
+pub const LEFTOVER_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How many symbolic links a target operand may lead through, as in path resolution
 /// (`path_resolution(7)`).
 pub const LINKS_FOLLOWED_MAX: u32 = 40;

@@ -15,7 +15,9 @@ use super::worker::{Labels, Worker};
 use super::{Durability, Publication};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
-use crate::limits::{LINKS_FOLLOWED_MAX, TEMPORARY_ATTEMPTS_MAX};
+use crate::limits::{
+    LEFTOVER_LOOK_EVERY, LEFTOVER_LOOKS_MAX, LINKS_FOLLOWED_MAX, TEMPORARY_ATTEMPTS_MAX,
+};
 use crate::operation::{
     ChangeOwner, File, FileKind, FileStatus, Link, ListAttributes, Lock, Name, Open, Operation,
     Place, Rename, Subject, Sync, SyncReach,
@@ -360,17 +362,43 @@ impl Worker<'_> {
 
     /// Removes a temporary file that a killed run of the same user has left. Anything else stays.
     async fn remove_leftover(&self, directory: &File, name: &Name) -> Result<(), Error> {
-        let open = Open::new(Place::at(directory, name), libc::O_RDWR | libc::O_NONBLOCK);
-        let Ok(file) = self.io.open(open.confined()).await else { return Ok(()) };
+        let Some(file) = self.open_leftover(directory, name).await? else { return Ok(()) };
         let status = self.io.status_of(&file).await?;
+        // Of any mode: the last thing before the final name is the final mode. Nobody else can have
+        // made it, and who could rename it to here could have removed it.
         let is_ours = self.job.surroundings.user == Some(status.owner)
             && status.kind == FileKind::Regular
-            && status.mode == 0o600
             && status.links == 1;
-        if is_ours && self.claim(&file).await?.is_some() {
-            self.io.remove(directory, name, false).await;
+        if !is_ours {
+            return Ok(());
+        }
+        for _ in 0..LEFTOVER_LOOKS_MAX {
+            let is_claimed = self.claim(&file).await?.is_some();
+            // With the lock, the name can't change its file any more: only who has it does that.
+            let named = self.io.status_at(Place::at(directory, name), false).await?;
+            if !named.is_some_and(|named| named.is_same_file(&status)) {
+                return Ok(());
+            }
+            if is_claimed {
+                self.io.remove(directory, name, false).await;
+                return Ok(());
+            }
+            self.io.tasks.sleep(LEFTOVER_LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    /// Opens a leftover to lock it, however its mode allows; none if it does not.
+    async fn open_leftover(&self, directory: &File, name: &Name) -> Result<Option<File>, Error> {
+        for access in [libc::O_RDWR, libc::O_RDONLY, libc::O_WRONLY] {
+            let open = Open::new(Place::at(directory, name), access | libc::O_NONBLOCK);
+            match self.io.open(open.confined()).await {
+                Ok(file) => return Ok(Some(file)),
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
     }
 
     async fn give_owner(
