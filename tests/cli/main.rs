@@ -1,0 +1,17 @@
+//! Tests of the command: the real binary, in scratch directories, on real file systems.
+//!
+//! What needs root mounts only in mount namespaces of single threads, so nothing is left behind
+//! however a test ends.
+
+#[macro_use]
+mod support;
+
+mod engines;
+mod failures;
+mod fidelity;
+mod help;
+
+mod operands;
+mod output;
+mod publication;
+mod signals;
