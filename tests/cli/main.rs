@@ -10,6 +10,7 @@ mod engines;
 mod failures;
 mod fidelity;
 mod help;
+mod kill;
 
 mod operands;
 mod output;
