@@ -4,11 +4,13 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use ucp_engine::copy::Progress;
 use ucp_engine::units::Bytes;
 
@@ -26,7 +28,7 @@ pub(crate) enum Display {
     /// Nowhere.
     None,
     /// On a terminal, over and over on the same line.
-    Line(ProgressBar),
+    Line(ProgressBar, FileCounts),
     /// In a log: a line a second.
     Log,
 }
@@ -39,7 +41,8 @@ impl Display {
             (When::Auto | When::Always, true) => {
                 let target = ProgressDrawTarget::stderr_with_hz(DRAWN_HERTZ);
                 let bar = ProgressBar::with_draw_target(Some(0), target);
-                Self::Line(bar.with_style(style()))
+                let files = FileCounts::default();
+                Self::Line(bar.with_style(style(files.clone())), files)
             }
             (When::Always, false) => Self::Log,
         }
@@ -62,7 +65,7 @@ impl Display {
     /// Runs `print`, which prints lines, without mixing them into the progress line.
     pub(crate) fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
         match self {
-            Self::Line(bar) => bar.suspend(print),
+            Self::Line(bar, _) => bar.suspend(print),
             Self::None | Self::Log => print(),
         }
     }
@@ -74,21 +77,37 @@ impl Display {
             let now = Snapshot::of(progress, started.elapsed());
             match self {
                 Self::None => {}
-                Self::Line(bar) => now.draw(bar),
+                Self::Line(bar, files) => now.draw(bar, files),
                 Self::Log => {
                     let _ = writeln!(io::stderr(), "progress: {now}");
                 }
             }
         }
-        if let Self::Line(bar) = self {
+        if let Self::Line(bar, _) = self {
             bar.finish_and_clear();
         }
     }
 }
 
-fn style() -> ProgressStyle {
-    let template = "{bytes} of {total_bytes}, {msg}, {binary_bytes_per_sec} {wide_bar} {eta} left";
-    ProgressStyle::with_template(template).expect("the template is a constant")
+/// Files done and found, as the line shows them. Each of the bar's own setters draws the line anew;
+/// this is looked at while it is drawn.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FileCounts(Arc<[AtomicU64; 2]>);
+
+impl fmt::Display for FileCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [done, found] = self.0.each_ref().map(|count| count.load(Ordering::Relaxed));
+        write!(f, "{done} of {found} files")
+    }
+}
+
+fn style(files: FileCounts) -> ProgressStyle {
+    let template =
+        "{bytes} of {total_bytes}, {files}, {binary_bytes_per_sec} {wide_bar} {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the template is a constant");
+    style.with_key("files", move |_: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = write!(out, "{files}");
+    })
 }
 
 /// The counters at one moment.
@@ -104,13 +123,14 @@ impl Snapshot {
         Self { bytes: progress.bytes(), files: progress.files(), elapsed }
     }
 
-    fn draw(&self, bar: &ProgressBar) {
-        let (files_done, files_found) = self.files;
-        // What is found grows while what is done does: never show more done than found.
-        bar.set_length(self.bytes.1.max(self.bytes.0));
-        bar.set_message(format!("{files_done} of {files_found} files"));
-        bar.set_position(self.bytes.0);
-        bar.tick();
+    fn draw(&self, bar: &ProgressBar, files: &FileCounts) {
+        files.0[0].store(self.files.0, Ordering::Relaxed);
+        files.0[1].store(self.files.1, Ordering::Relaxed);
+        bar.update(|state| {
+            // What is found grows while what is done does: never show more done than found.
+            state.set_len(self.bytes.1.max(self.bytes.0));
+            state.set_pos(self.bytes.0);
+        });
     }
 
     fn bytes_per_second(&self) -> u64 {
@@ -167,7 +187,8 @@ mod tests {
     #[test]
     fn work_runs_to_its_end_and_its_outcome_is_handed_on() {
         let progress = Progress::default();
-        for display in [Display::None, Display::Log, Display::Line(ProgressBar::hidden())] {
+        let line = Display::Line(ProgressBar::hidden(), FileCounts::default());
+        for display in [Display::None, Display::Log, line] {
             assert_eq!(display.during(&progress, || 17), 17);
         }
     }

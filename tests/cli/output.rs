@@ -6,7 +6,7 @@ use std::io::pipe;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use super::support::{Scratch, UCP, make_odd_tree, run};
+use super::support::{Scratch, UCP, bytes, make_odd_tree, run};
 
 fn sorted(text: &[u8]) -> BTreeSet<Vec<u8>> {
     text.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
@@ -91,6 +91,22 @@ fn progress_is_not_shown_unless_asked_for_where_there_is_no_terminal() {
         // So short a copy ends before the first line is due, in any case.
         scratch.ucp([&format!("--progress={when}"), "a", "b"]).succeeds_silently();
     }
+}
+
+#[test]
+fn progress_on_a_terminal_tells_bytes_files_rate_and_time_left() {
+    let scratch = Scratch::new();
+    scratch.write("a", bytes(32 << 20, 1));
+    let slow = "--engine=threads --direct=on --reflink=never --depth=1 --block-size=4K";
+    let command = format!("'{UCP}' {slow} a b");
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm");
+    let ran = run(script.current_dir(scratch.path("")));
+    let text = ran.exits(0).stdout();
+    for part in [" of 32.00 MiB, 0 of 1 files, ", "B/s ", " left"] {
+        assert!(text.contains(part), "{part}: {ran:?}");
+    }
+    assert!(text.trim_end().ends_with("(direct 1)"), "the last line: {ran:?}");
 }
 
 #[test]
