@@ -24,7 +24,8 @@ impl Io {
 
     /// Performs an operation even if the copy was cancelled: to clean up.
     ///
-    /// What the kernel asks to be tried again is; a lock that another has is not that.
+    /// What the kernel asks to be tried again is, but for a lock that another has, and a sync: what
+    /// it could not write counts as written afterwards, so that a second one proves nothing.
     pub(super) async fn perform_always(&self, operation: Operation) -> Result<Operation, Error> {
         self.perform_counted(operation).await.map(|(_, operation)| operation)
     }
@@ -41,7 +42,8 @@ impl Io {
             match result.map_err(|error| error.errno) {
                 Ok(number) => return Ok((number, back)),
                 Err(Errno::EINTR | Errno::EAGAIN)
-                    if retries < RETRIES_MAX && !matches!(back, Operation::Lock(_)) =>
+                    if retries < RETRIES_MAX
+                        && !matches!(back, Operation::Lock(_) | Operation::Sync(_)) =>
                 {
                     retries += 1;
                     operation = back;
@@ -83,20 +85,33 @@ impl Io {
         }
     }
 
+    /// The status of a name itself, even if the copy was cancelled: to clean up.
+    pub(super) async fn status_always(&self, place: Place) -> Result<FileStatus, Error> {
+        self.statx(Subject::Place(place), false).await
+    }
+
     async fn status(&self, subject: Subject, follow: bool) -> Result<FileStatus, Error> {
+        self.check()?;
+        self.statx(subject, follow).await
+    }
+
+    async fn statx(&self, subject: Subject, follow: bool) -> Result<FileStatus, Error> {
         let statx = Statx { subject, follow, status: None };
-        match self.perform(Operation::Statx(statx)).await? {
+        match self.perform_always(Operation::Statx(statx)).await? {
             Operation::Statx(Statx { status: Some(status), .. }) => Ok(*status),
             _ => Err(Error::from_errno("status", Errno::EIO)),
         }
     }
 
-    /// Removes a name to clean up; that it is gone already is fine.
-    pub(super) async fn remove(&self, directory: &File, name: &Name, is_directory: bool) {
+    /// Removes a name to clean up, and says whether it is gone. What stays is removed by a second
+    /// run.
+    pub(super) async fn remove(&self, directory: &File, name: &Name, is_directory: bool) -> bool {
         let place = Place::at(directory, name);
         let unlink = Operation::Unlink(Unlink { place, is_directory });
-        // Nothing can be done about a failure here, and a second run removes it.
-        let _ = self.perform_always(unlink).await;
+        match self.perform_always(unlink).await {
+            Ok(_) => true,
+            Err(error) => error.errno() == Some(Errno::ENOENT),
+        }
     }
 
     /// What a symbolic link says, whole.

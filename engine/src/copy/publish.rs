@@ -176,7 +176,10 @@ impl Worker<'_> {
             Made::InPlace(_) => return,
         };
         // The descriptor keeps the lock until the name is gone.
-        self.io.remove(&new.target.directory, name, false).await;
+        let is_gone = self.io.remove(&new.target.directory, name, false).await;
+        if !is_gone && new.is_staged() {
+            self.job.forbid_stages();
+        }
     }
 
     /// Renames, replacing nothing unless told to. Where the file system can't promise that, links
@@ -308,7 +311,7 @@ impl Worker<'_> {
             let file = match self.io.open(open).await {
                 Ok(file) => file,
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    self.remove_leftover(&target.directory, &name).await.map_err(label)?;
+                    self.remove_leftover(target, &name).await.map_err(label)?;
                     continue;
                 }
                 Err(error) => return Err(label(error)),
@@ -361,14 +364,15 @@ impl Worker<'_> {
     }
 
     /// Removes a temporary file that a killed run of the same user has left. Anything else stays.
-    async fn remove_leftover(&self, directory: &File, name: &Name) -> Result<(), Error> {
+    async fn remove_leftover(&self, target: &Target, name: &Name) -> Result<(), Error> {
+        let directory = &target.directory;
         let Some(file) = self.open_leftover(directory, name).await? else { return Ok(()) };
         let status = self.io.status_of(&file).await?;
         // Of any mode: the last thing before the final name is the final mode. Nobody else can have
         // made it, and who could rename it to here could have removed it.
         let is_ours = self.job.surroundings.user == Some(status.owner)
             && status.kind == FileKind::Regular
-            && status.links == 1;
+            && (status.links == 1 || self.is_published(target, &status).await?);
         if !is_ours {
             return Ok(());
         }
@@ -386,6 +390,13 @@ impl Worker<'_> {
             self.io.tasks.sleep(LEFTOVER_LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    /// Whether a leftover has its final name already, where that is given by a link.
+    async fn is_published(&self, target: &Target, left: &FileStatus) -> Result<bool, Error> {
+        let place = Place::at(&target.directory, &target.name);
+        let named = self.io.status_at(place, false).await?;
+        Ok(left.links == 2 && named.is_some_and(|named| named.is_same_file(left)))
     }
 
     /// Opens a leftover to lock it, however its mode allows; none if it does not.

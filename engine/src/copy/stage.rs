@@ -72,6 +72,11 @@ impl Worker<'_> {
     /// Gives a stage its final name. If the name has appeared meanwhile, what stands there is
     /// merged with, file by file.
     pub(super) async fn publish_stage(&self, stage: &Stage, directory: &File) -> Result<(), Error> {
+        if self.job.are_stages_forbidden() {
+            self.remove_stage(stage).await;
+            let reason = "a file in it is not whole and can't be removed";
+            return Err(Error::new(ErrorKind::Storage, "publish", reason));
+        }
         let durability = self.job.options.durability;
         if durability != Durability::None
             && let Err(error) = self.sync(directory, SyncReach::FileSystem).await
@@ -146,6 +151,17 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Removes what a killed run has left of a stage for `name`.
+    pub(super) async fn remove_left_stage_of(
+        &self,
+        parent: &File,
+        name: &Name,
+    ) -> Result<(), Error> {
+        let stage = stage_name(name.as_bytes(), 0);
+        let stage = Name::new(stage).map_err(|errno| Error::from_errno("create", errno))?;
+        self.remove_left_stage(parent, &stage).await
+    }
+
     /// Removes what a killed run of the same user has left; anything else stays.
     async fn remove_left_stage(&self, parent: &File, name: &Name) -> Result<(), Error> {
         let Ok(left) = self.open_below(parent, name).await else { return Ok(()) };
@@ -195,8 +211,19 @@ impl Worker<'_> {
         Some(file)
     }
 
-    /// All names in a directory that nobody else changes.
+    /// All names in a directory that nobody else changes, with what they stand for.
     async fn names_in(&self, directory: &File) -> Result<Vec<(Name, FileKind)>, Error> {
+        let mut names = self.list_names(directory).await?;
+        for (name, kind) in &mut names {
+            if *kind == FileKind::Unknown {
+                let status = self.io.status_always(Place::at(directory, name)).await?;
+                *kind = status.kind;
+            }
+        }
+        Ok(names)
+    }
+
+    async fn list_names(&self, directory: &File) -> Result<Vec<(Name, FileKind)>, Error> {
         let mut names = Vec::new();
         let mut bytes = vec![0; LISTING_BYTES];
         loop {

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::libc;
 
@@ -45,6 +45,9 @@ pub(super) struct Directory {
     /// The directory above, where it was made in the open and is no part of this tree: its name is
     /// to be made durable there.
     above: Option<File>,
+    /// Links were made in it in the open. A link can't be synced by itself: what it says is durable
+    /// with its name, its times only with the whole file system.
+    has_open_links: AtomicBool,
     /// Pieces that are not done.
     pending: AtomicUsize,
 }
@@ -107,6 +110,7 @@ impl Worker<'_> {
             is_staged: stage.is_some(),
             stage,
             above,
+            has_open_links: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
         }))
     }
@@ -162,6 +166,7 @@ impl Worker<'_> {
             is_staged: is_staged || stage.is_some(),
             stage,
             above: None,
+            has_open_links: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
         })
     }
@@ -186,6 +191,8 @@ impl Worker<'_> {
                     let reason = "source and target are the same file";
                     return Err(Error::new(ErrorKind::Operand, "copy", reason));
                 }
+                // A killed run may have come as far as the final name.
+                self.remove_left_stage_of(parent, name).await?;
                 return Ok((self.open_below(parent, name).await?, None, None));
             }
             if self.job.options.stage == StageOption::Auto {
@@ -349,6 +356,9 @@ impl Worker<'_> {
             is_staged: directory.is_staged,
             is_operand: false,
         };
+        if !directory.is_staged {
+            directory.has_open_links.store(true, Ordering::Relaxed);
+        }
         self.copy_symbolic_link(Place::at(&directory.source, name), &target, labels).await
     }
 
@@ -382,7 +392,8 @@ impl Worker<'_> {
         let change = ChangeTimes { subject: Subject::Place(place), times };
         self.io.perform(Operation::ChangeTimes(change)).await.map_err(on_target)?;
         if target.is_operand && self.job.options.durability == Durability::Full {
-            self.sync(&target.directory, SyncReach::File).await.map_err(on_target)?;
+            // Its times are durable with the whole file system only.
+            self.sync(&target.directory, SyncReach::FileSystem).await.map_err(on_target)?;
         }
         self.summary.borrow_mut().links += 1;
         if self.job.observer.wants_copies() {
@@ -467,7 +478,9 @@ impl Worker<'_> {
             None if directory.is_staged => Publication::Staged,
             None => {
                 if self.job.options.durability == Durability::Full {
-                    self.sync(&directory.target, SyncReach::File).await?;
+                    let has_links = directory.has_open_links.load(Ordering::Relaxed);
+                    let reach = if has_links { SyncReach::FileSystem } else { SyncReach::File };
+                    self.sync(&directory.target, reach).await?;
                     if let Some(above) = &directory.above {
                         self.sync(above, SyncReach::File).await?;
                     }

@@ -3,6 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::io::Io;
@@ -23,6 +24,8 @@ pub(super) struct Job<'a> {
     /// Files that this run has made, by device and inode, where another source could overwrite
     /// them.
     created: Option<Mutex<BTreeSet<(u64, u64)>>>,
+    /// A file that is not whole could not be removed from a stage: none may be published.
+    are_stages_forbidden: AtomicBool,
     /// Pairs of devices between which cloning was refused for good.
     unclonable: Mutex<BTreeSet<(u64, u64)>>,
     /// What kind of file system each device has.
@@ -78,6 +81,7 @@ impl<'a> Job<'a> {
             cancellation,
             surroundings: Surroundings::default(),
             created: has_several_sources.then(Mutex::default),
+            are_stages_forbidden: AtomicBool::new(false),
             unclonable: Mutex::default(),
             magics: Mutex::default(),
         }
@@ -86,6 +90,14 @@ impl<'a> Job<'a> {
     /// Whether this run has made the file itself.
     pub(super) fn has_created(&self, file: (u64, u64)) -> bool {
         self.created.as_ref().is_some_and(|created| lock(created).contains(&file))
+    }
+
+    pub(super) fn forbid_stages(&self) {
+        self.are_stages_forbidden.store(true, Ordering::Release);
+    }
+
+    pub(super) fn are_stages_forbidden(&self) -> bool {
+        self.are_stages_forbidden.load(Ordering::Acquire)
     }
 
     /// Whether files that are made must be remembered.

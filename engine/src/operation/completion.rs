@@ -88,6 +88,12 @@ impl OperationError {
     }
 }
 
+impl From<Errno> for OperationError {
+    fn from(errno: Errno) -> Self {
+        Self::failed(errno)
+    }
+}
+
 impl fmt::Display for OperationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {

@@ -211,7 +211,7 @@ fn failure(
     errno: Errno,
     chain: ChainState,
 ) -> Result<u32, OperationError> {
-    match (slots.prepare(index).0, errno) {
+    match (slots.operation(index), errno) {
         (Operation::Timeout(_), Errno::ETIME) => return Ok(0),
         (Operation::LinkTimeout(_), errno) if errno != Errno::ETIME => return Ok(0),
         _ => {}

@@ -212,7 +212,8 @@ impl Slots {
         // SAFETY: the slot is held and no helper has it, so nobody else has a reference to the
         // operation: `prepare` and `remove` need `&mut self`. What an exposed slot's memory is
         // written through (`Memory::put`) needs `&mut self` as well, so no byte changes meanwhile.
-        unsafe { (*cell).as_ref() }.expect("a held slot has an operation")
+        // A held slot has an operation.
+        unsafe { (*cell).assume_init_ref() }
     }
 
     /// Takes the addresses of the operation's buffers, as an entry for the kernel would name them.
@@ -242,9 +243,11 @@ impl Slots {
         }
         let cell = &self.cells[index as usize];
         // SAFETY: an exposed slot is held and not assigned (`assign` refuses it), so only the owner
-        // of the table touches the cell; `&mut self` keeps every other caller away.
-        let (side, operation) = unsafe { (&*cell.side.get(), &*cell.operation.get()) };
-        let is_writable = operation.as_ref().is_some_and(is_filled);
+        // of the table touches the cell; `&mut self` keeps every other caller away. A held slot has
+        // an operation.
+        let (side, operation) =
+            unsafe { (&*cell.side.get(), (*cell.operation.get()).assume_init_ref()) };
+        let is_writable = is_filled(operation);
         Some(Memory { parts: &side.vectors, is_writable })
     }
 

@@ -357,7 +357,11 @@ impl SimulatedProcessor {
             if let Some(fault) = fate.fault {
                 plan.record().count(fault);
             }
-            fail(&mut world, slots, index, *identity);
+            // A sync that was interrupted begins again and has lost nothing.
+            let is_begun_again = errno == Errno::EINTR;
+            if !is_begun_again || !matches!(slots.operation(index), Operation::Sync(_)) {
+                fail(&mut world, slots, index, *identity);
+            }
             // A close that was interrupted has closed (close(2), NOTES).
             let is_close = matches!(slots.operation(index), Operation::Close(_));
             return if is_close && errno == Errno::EINTR { Ok(0) } else { Err(errno) };
