@@ -50,7 +50,8 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
         !matches!(fault, Fault::Scripted | Fault::CancelInTime | Fault::CancelTooLate)
     });
     for fault in expected {
-        assert!(total.contains_key(&format!("fault: {fault}")), "{fault} never happened");
+        let times = total.get(&format!("fault: {fault}")).copied().unwrap_or(0);
+        assert!(times > 0, "{fault} never happened");
     }
     for what in ["cancelled", "killed", "power cut", "complete", "with failures"] {
         assert!(total.contains_key(what), "no copy was {what}");

@@ -118,6 +118,11 @@ impl Worker<'_> {
                     }
                 }
                 Decision::InPlace(reason) => {
+                    if status.as_ref().is_some_and(|status| status.links > 1) {
+                        self.remove_leftover_of(&target)
+                            .await
+                            .map_err(|e| e.on(labels.target()))?;
+                    }
                     self.open_in_place(&target, status.as_ref(), reason, labels).await
                 }
             };
@@ -361,6 +366,14 @@ impl Worker<'_> {
         }
         let status = self.io.status_of(file).await?;
         Ok((status.links > 0).then_some(status))
+    }
+
+    /// Removes what a killed run has left of this very file: its temporary name is a second one of
+    /// it where a final name is given by a link.
+    async fn remove_leftover_of(&self, target: &Target) -> Result<(), Error> {
+        let name = temporary_name(target.name.as_bytes(), 0);
+        let name = Name::new(name).map_err(|errno| Error::from_errno("create", errno))?;
+        self.remove_leftover(target, &name).await
     }
 
     /// Removes a temporary file that a killed run of the same user has left. Anything else stays.
