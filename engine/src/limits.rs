@@ -32,7 +32,7 @@ pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 pub const BUFFER_ALIGNMENT_BYTES: u64 = 4 * KIB;
 
 /// A file up to this size is moved by one read and one write, in the turn of whoever copies it.
-pub const SMALL_BYTES_MAX: u32 = 256 * KIB as u32;
+pub const SMALL_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a file is moved in many blocks by a processor of its own: below, setting that
 /// up and touching its buffers costs more than it brings.
 pub const LARGE_BYTES_MIN: u64 = 16 * MIB;

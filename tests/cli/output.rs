@@ -40,7 +40,7 @@ fn verbose_lines_are_those_of_cp() {
             command.arg(target[0]).env("LC_ALL", "C.UTF-8");
             ran.push(run(command.current_dir(scratch.path(place))));
         }
-        assert_eq!(ran[0].exits(0).stdout.is_empty(), false);
+        assert!(!ran[0].exits(0).stdout.is_empty());
         let lines = ran.iter().map(|ran| sorted(&ran.stdout)).collect::<Vec<_>>();
         assert_eq!(lines[0], lines[1], "{name}");
         for place in ["ours", "theirs"] {

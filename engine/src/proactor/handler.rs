@@ -48,9 +48,12 @@ pub struct Initiator<'a> {
 /// The handlers of one proactor, by number.
 #[derive(Default)]
 pub(super) struct Handlers {
-    entries: RefCell<Vec<Option<Rc<Entry<dyn CompletionHandler>>>>>,
+    entries: RefCell<Vec<Option<AnyEntry>>>,
     free: RefCell<Vec<u32>>,
 }
+
+/// A handler of any type.
+type AnyEntry = Rc<Entry<dyn CompletionHandler>>;
 
 struct Entry<H: ?Sized> {
     in_flight: Cell<u32>,
@@ -146,7 +149,7 @@ impl Handlers {
         }
     }
 
-    fn add(&self, entry: Rc<Entry<dyn CompletionHandler>>) -> Result<u32, Error> {
+    fn add(&self, entry: AnyEntry) -> Result<u32, Error> {
         let mut entries = self.entries.borrow_mut();
         if let Some(number) = self.free.borrow_mut().pop() {
             entries[number as usize - 1] = Some(entry);

@@ -510,6 +510,7 @@ struct PerformChain {
     state: ChainState,
 }
 
+#[expect(clippy::large_enum_variant, reason = "it lives on the task's future, made once")]
 enum ChainState {
     New(Chain),
     Waiting { wait: u32, id: OperationId },
