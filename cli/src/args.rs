@@ -72,7 +72,7 @@ pub(crate) struct What {
     /// Copy SOURCEs that are symbolic links as links; directories are copied in any case
     #[arg(short = 'R', visible_short_alias = 'r', long)]
     pub(crate) recursive: bool,
-    /// Follow SOURCEs that are symbolic links, copy others as links [default]
+    /// Follow SOURCEs that are symbolic links, copy others as links (default)
     #[arg(short = 'H', overrides_with_all = ["follow_operands", "follow_all", "follow_none"])]
     pub(crate) follow_operands: bool,
     /// Follow all symbolic links

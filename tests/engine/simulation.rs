@@ -344,7 +344,8 @@ fn add_tree(world: &SimulatedWorld, random: &mut Random, root: &Path, depth: u32
     world.add_directory(root);
     let mut files: Vec<PathBuf> = Vec::new();
     for number in 0..random.below(6) {
-        let path = root.join(["a", "b c", "new\nline", "\u{e9}", "e", "f"][number as usize]);
+        let path = root
+            .join(["a", "b c", "new\nline", "\u{e9}", "e", "f"][usize::try_from(number).unwrap()]);
         match random.below(12) {
             0 | 1 if depth > 0 => {
                 files.extend(add_tree(world, random, &path, depth - 1));

@@ -231,9 +231,7 @@ impl Worker<'_> {
                 bytes,
             ));
         }
-        let path = if size <= u64::from(self.job.options.small_bytes_max)
-            || self.is_stream_target(new).await
-        {
+        let path = if size <= u64::from(self.job.options.small_bytes_max) || new.is_stream() {
             self.move_small(source, new, size, labels).await?;
             DataPath::Small
         } else if self.try_clone(source, status, target, labels).await? {
@@ -249,16 +247,6 @@ impl Worker<'_> {
             self.cut(target, size, labels).await?;
         }
         Ok((path, size))
-    }
-
-    /// Whether a file that is written in place takes bytes only one after the other.
-    async fn is_stream_target(&self, new: &NewFile) -> bool {
-        new.is_in_place()
-            && !self
-                .io
-                .status_of(&new.file)
-                .await
-                .is_ok_and(|status| status.kind == FileKind::Regular)
     }
 
     /// Cuts a regular file to its length; others have none.
@@ -287,7 +275,7 @@ impl Worker<'_> {
             write_alignment: 1,
             mode: PipelineMode::Unlinked,
         };
-        let is_stream = self.is_stream_target(new).await;
+        let is_stream = new.is_stream();
         let mut pipeline = Pipeline::new(geometry);
         let mut step = pipeline.start(0);
         let mut buffer = buffer;
@@ -347,7 +335,7 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<u64, Error> {
         let has_position = status.kind == FileKind::Regular;
-        let is_stream = self.is_stream_target(new).await;
+        let is_stream = new.is_stream();
         let mut buffer = self.take_buffer();
         let mut copied = 0;
         loop {

@@ -46,7 +46,7 @@ pub(super) struct NewFile {
 enum Made {
     Staged,
     Temporary { name: Name, replaces: bool },
-    InPlace(&'static str),
+    InPlace { reason: &'static str, is_stream: bool },
 }
 
 impl NewFile {
@@ -64,9 +64,14 @@ impl NewFile {
         self.file
     }
 
+    /// Whether it takes bytes only one after the other: a pipe, a terminal, a device.
+    pub(super) fn is_stream(&self) -> bool {
+        matches!(self.made, Made::InPlace { is_stream: true, .. })
+    }
+
     /// Whether it was there before, with a mode, an owner and readers of its own.
     pub(super) fn is_in_place(&self) -> bool {
-        matches!(self.made, Made::InPlace(_))
+        matches!(self.made, Made::InPlace { .. })
     }
 }
 
@@ -140,7 +145,7 @@ impl Worker<'_> {
     ) -> Result<Publication, Error> {
         let Made::Temporary { name, replaces } = &new.made else {
             return Ok(match new.made {
-                Made::InPlace(reason) => Publication::InPlace(reason),
+                Made::InPlace { reason, .. } => Publication::InPlace(reason),
                 _ => Publication::Staged,
             });
         };
@@ -178,7 +183,7 @@ impl Worker<'_> {
         let name = match &new.made {
             Made::Staged => &new.target.name,
             Made::Temporary { name, .. } => name,
-            Made::InPlace(_) => return,
+            Made::InPlace { .. } => return,
         };
         // The descriptor keeps the lock until the name is gone.
         let is_gone = self.io.remove(&new.target.directory, name, false).await;
@@ -453,14 +458,13 @@ impl Worker<'_> {
         // Below an operand no link is followed; at one, links to devices and descriptors are.
         let open = if target.is_operand { open } else { open.confined() };
         let file = self.io.open(open).await.map_err(label)?;
-        if let Some(expected) = status {
-            let found = self.io.status_of(&file).await.map_err(label)?;
-            if !found.is_same_file(expected) {
-                let reason = "the target was exchanged meanwhile";
-                return Err(label(Error::new(ErrorKind::Io, "open", reason)));
-            }
+        let found = self.io.status_of(&file).await.map_err(label)?;
+        if status.is_some_and(|expected| !found.is_same_file(expected)) {
+            let reason = "the target was exchanged meanwhile";
+            return Err(label(Error::new(ErrorKind::Io, "open", reason)));
         }
-        Ok(NewFile { file, target: target.clone(), made: Made::InPlace(reason) })
+        let is_stream = found.kind != FileKind::Regular;
+        Ok(NewFile { file, target: target.clone(), made: Made::InPlace { reason, is_stream } })
     }
 }
 

@@ -132,7 +132,8 @@ impl Surroundings {
             let status = io.status_at(place, true).await;
             surroundings.user = status.ok().flatten().map(|status| status.owner);
         }
-        surroundings.has_umask = Self::umask(io).await.is_some_and(|umask| umask != 0);
+        // Where it can't be told, modes are set once more than needed.
+        surroundings.has_umask = Self::umask(io).await.is_none_or(|umask| umask != 0);
         surroundings
     }
 
