@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod blocked;
 mod engines;
 mod failures;
 mod fidelity;

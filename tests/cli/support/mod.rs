@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use file_system::{in_mount_namespace, on_file_system};
-pub(crate) use run::{Background, UCP, run};
+pub(crate) use run::{Background, Ran, UCP, run};
 pub(crate) use scratch::Scratch;
 pub(crate) use tree::{Entry, bytes, leftovers, listing, make_odd_tree, set_times};
 
