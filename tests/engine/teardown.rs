@@ -5,7 +5,7 @@
 //! with a pattern once it came back, and must still hold the pattern when the device is done.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -167,7 +167,7 @@ fn what_cannot_be_drained_is_leaked_and_never_freed() {
     leaks(Box::new(kernel), |_| {});
     let mut threads = ThreadProcessor::new(1, 8);
     threads.set_drain_timeout(Duration::ZERO);
-    leaks(Box::new(threads), wait_until_somebody_reads);
+    leaks(Box::new(threads), |reader| wait_until_somebody(libc::SYS_read, reader));
 }
 
 fn leaks(mut processor: Box<dyn OperationProcessor>, wait_until_begun: fn(&File)) {
@@ -200,6 +200,31 @@ fn a_helper_in_flight_is_waited_for() {
         submit(&mut *processor);
         drop(processor);
         assert_eq!(pool.available(), 16);
+    }
+}
+
+#[test]
+fn what_a_helper_has_begun_ends_by_itself() {
+    require_io_uring!();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let writer = File::from_fd(writer.into());
+    let mut processors = processors();
+    while let Some(mut processor) = processors.pop() {
+        // More than the pipe holds: the helper is stuck until somebody reads. A chain with a sync of
+        // a file system is a helper's as a whole.
+        let written = write(&writer, vec![PATTERN; BLOCK_BYTES as usize], 0);
+        let sync = Sync { file: writer.clone(), reach: SyncReach::FileSystem };
+        let chain = Chain::write_then_sync(written, sync);
+        let id = processor.accept_chain(chain, Token::default()).unwrap();
+        submit(&mut *processor);
+        wait_until_somebody(libc::SYS_write, &writer);
+        processor.cancel(id);
+        submit(&mut *processor);
+        assert_eq!(processor.in_flight(), 2, "a helper has it");
+        let mut bytes = vec![0; BLOCK_BYTES as usize];
+        reader.read_exact(&mut bytes).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == PATTERN));
+        assert_eq!(wait(&mut *processor, 2)[0].result, Ok(BLOCK_BYTES));
     }
 }
 
@@ -484,9 +509,9 @@ fn wait(processor: &mut dyn OperationProcessor, count: usize) -> Vec<CompletionE
     std::iter::from_fn(|| queue.pop()).collect()
 }
 
-/// Waits until a thread of this process is in `read(2)` of the file.
-fn wait_until_somebody_reads(file: &File) {
-    let call = format!("{} {:#x} ", libc::SYS_read, file.fd().unwrap().as_raw_fd());
+/// Waits until a thread of this process is in this call on the file.
+fn wait_until_somebody(call: i64, file: &File) {
+    let call = format!("{call} {:#x} ", file.fd().unwrap().as_raw_fd());
     let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
@@ -497,7 +522,7 @@ fn wait_until_somebody_reads(file: &File) {
         }
         std::thread::yield_now();
     }
-    panic!("nobody reads");
+    panic!("nobody does");
 }
 
 /// How many descriptors of this process are the file at `path`. Other tests have others open.

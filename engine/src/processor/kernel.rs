@@ -674,24 +674,38 @@ mod tests {
     use io_uring::opcode::Nop;
 
     use super::*;
+    use crate::operation::Timeout;
 
     #[test]
     fn a_completion_that_names_an_ended_operation_is_counted_and_harmless() {
         let Ok(mut kernel) = KernelProcessor::new(8, 1) else { return };
         let mut events = CompletionEventQueue::default();
-        let first = kernel.accept(Operation::Nop, Token::default()).unwrap();
+        let ended = kernel.accept(Operation::Nop, Token::default()).unwrap();
         kernel.submit_and_wait(1, None, &mut events).unwrap();
-        let second = kernel.accept(Operation::Nop, Token::default()).unwrap();
-        assert_eq!(first.index, second.index, "the slot is used again");
+        let never = Timeout { duration: Duration::from_secs(3600) };
+        let running = kernel.accept(never.into(), Token::default()).unwrap();
+        assert_eq!(ended.index, running.index, "the slot is used again");
         let nowhere = OperationId { index: u32::MAX, generation: 0 };
-        for stale in [first, nowhere] {
-            kernel.ring.vacant()[0] =
-                Nop::new().build().user_data(user_data(Kind::Operation, stale));
+        for stale in [ended, nowhere] {
+            let user_data = user_data(Kind::Operation, stale);
+            kernel.ring.vacant()[0] = Nop::new().build().user_data(user_data);
             kernel.stage(1);
         }
-        kernel.submit_and_wait(1, None, &mut events).unwrap();
+        kernel.submit_and_wait(0, None, &mut events).unwrap();
         assert_eq!(kernel.stale_completions(), 2);
-        assert_eq!(events.len(), 2, "each operation has ended once");
-        assert_eq!(kernel.in_flight(), 0);
+        assert_eq!(kernel.in_flight(), 1, "the slot's operation goes on");
+    }
+
+    #[test]
+    fn a_completion_with_more_to_come_keeps_the_slot() {
+        let mut slots = Slots::new(8);
+        let mut events = CompletionEventQueue::default();
+        let index = slots.insert(Operation::Nop, Token::default()).unwrap();
+        let user_data = user_data(Kind::Operation, slots.id(index));
+        let more = Completion { user_data, result: 0, has_more: true };
+        on_completion(&mut slots, more, &mut events);
+        assert_eq!((slots.held(), events.len()), (1, 0), "the kernel is not done with it");
+        on_completion(&mut slots, Completion { has_more: false, ..more }, &mut events);
+        assert_eq!((slots.held(), events.len()), (0, 1));
     }
 }
