@@ -6,13 +6,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::libc;
 use ucp_engine::buffer::{BufferPool, Lease};
 use ucp_engine::operation::*;
 use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
 use ucp_engine::{Operation, OperationProcessor};
 
 use crate::require_io_uring;
-use crate::support::child;
+use crate::support::{child, tasks};
 
 struct Counting;
 
@@ -50,7 +51,9 @@ fn reads_and_writes_allocate_nothing() {
             "4 threads" => Box::new(ThreadProcessor::new(4, 64)),
             _ => Box::new(ThreadProcessor::new(0, 64)),
         };
-        hire_all(&mut *processor);
+        if setting == "4 threads" {
+            hire(&mut *processor, 4);
+        }
         for is_chained in [false, true] {
             let mut mover = Mover::new(&mut *processor, is_chained);
             mover.move_blocks(&mut *processor, 1_000);
@@ -70,16 +73,17 @@ fn reads_and_writes_allocate_nothing() {
     }
 }
 
-/// Keeps every helper busy at once, so that none is hired later.
-fn hire_all(processor: &mut dyn OperationProcessor) {
+/// Keeps so many helpers busy at once that none is hired later.
+fn hire(processor: &mut dyn OperationProcessor, count: usize) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let reader = File::from_fd(reader.into());
-    for _ in 0..4 {
+    for _ in 0..count {
         let (handle, buffer) = ((&reader).into(), vec![0; 1].into());
         let read = Read { handle, buffer, offset_bytes: CURRENT_POSITION, start: 0, length: 1 };
         processor.accept(read.into(), Token::default()).unwrap();
     }
-    writer.write_all(b"work").unwrap();
+    tasks::wait_until_in_call(libc::SYS_read, &reader, count);
+    writer.write_all(&vec![0; count]).unwrap();
     let mut events = CompletionEventQueue::default();
     while processor.in_flight() > 0 {
         processor.submit_and_wait(1, None, &mut events).unwrap();

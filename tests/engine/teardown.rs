@@ -6,9 +6,8 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::libc;
@@ -19,7 +18,7 @@ use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
 use ucp_engine::{CompletionEvent, Operation, OperationProcessor};
 
 use crate::require_io_uring;
-use crate::support::scratch;
+use crate::support::{scratch, tasks};
 
 const BLOCK_BYTES: u32 = 1 << 20;
 const BLOCKS: u32 = 32;
@@ -167,7 +166,7 @@ fn what_cannot_be_drained_is_leaked_and_never_freed() {
     leaks(Box::new(kernel), |_| {});
     let mut threads = ThreadProcessor::new(1, 8);
     threads.set_drain_timeout(Duration::ZERO);
-    leaks(Box::new(threads), |reader| wait_until_somebody(libc::SYS_read, reader));
+    leaks(Box::new(threads), |reader| tasks::wait_until_in_call(libc::SYS_read, reader, 1));
 }
 
 fn leaks(mut processor: Box<dyn OperationProcessor>, wait_until_begun: fn(&File)) {
@@ -217,7 +216,7 @@ fn what_a_helper_has_begun_ends_by_itself() {
         let chain = Chain::write_then_sync(written, sync);
         let id = processor.accept_chain(chain, Token::default()).unwrap();
         submit(&mut *processor);
-        wait_until_somebody(libc::SYS_write, &writer);
+        tasks::wait_until_in_call(libc::SYS_write, &writer, 1);
         processor.cancel(id);
         submit(&mut *processor);
         assert_eq!(processor.in_flight(), 2, "a helper has it");
@@ -507,22 +506,6 @@ fn wait(processor: &mut dyn OperationProcessor, count: usize) -> Vec<CompletionE
         processor.submit_and_wait(1, None, &mut queue).unwrap();
     }
     std::iter::from_fn(|| queue.pop()).collect()
-}
-
-/// Waits until a thread of this process is in this call on the file.
-fn wait_until_somebody(call: i64, file: &File) {
-    let call = format!("{call} {:#x} ", file.fd().unwrap().as_raw_fd());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < deadline {
-        let tasks = fs::read_dir("/proc/self/task").unwrap();
-        let mut calls =
-            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("syscall")).ok());
-        if calls.any(|current| current.starts_with(&call)) {
-            return;
-        }
-        std::thread::yield_now();
-    }
-    panic!("nobody does");
 }
 
 /// How many descriptors of this process are the file at `path`. Other tests have others open.

@@ -4,3 +4,4 @@ pub(crate) mod child;
 pub(crate) mod machine;
 pub(crate) mod scratch;
 pub(crate) mod skip;
+pub(crate) mod tasks;

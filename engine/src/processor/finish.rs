@@ -206,7 +206,7 @@ fn push(
 
 /// What a failure means for the operation in a slot.
 fn failure(
-    slots: &mut Slots,
+    slots: &Slots,
     index: u32,
     errno: Errno,
     chain: ChainState,
