@@ -9,9 +9,9 @@
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode};
-use ucp_engine::OperationProcessor;
-use ucp_engine::operation::{CompletionEventQueue, Operation, Token};
+use ucp_engine::operation::{CompletionEvent, CompletionEventQueue, Operation, Token};
 use ucp_engine::processor::KernelProcessor;
+use ucp_engine::{CompletionHandler, Error, Initiator, OperationProcessor, Proactor};
 
 const BATCH: u32 = 32;
 const BATCHES: u32 = 2_000;
@@ -20,19 +20,59 @@ const ROUNDS: usize = 101;
 fn main() {
     let mut raw = Raw::new();
     let mut engine = Engine::new();
-    let mut raw_ns = Vec::with_capacity(ROUNDS);
-    let mut engine_ns = Vec::with_capacity(ROUNDS);
+    let kernel = KernelProcessor::new(BATCH, 1).expect("there is io_uring");
+    let proactor = Proactor::new(Box::new(kernel));
+    let (mut raw_ns, mut engine_ns, mut handler_ns) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         raw_ns.push(nanoseconds_each(|| raw.batch()));
         engine_ns.push(nanoseconds_each(|| engine.batch()));
+        handler_ns.push(nanoseconds_by_handler(&proactor));
     }
     let raw = show("raw ring", raw_ns);
     let engine = show("engine", engine_ns);
-    println!(
-        "the engine adds     {:6.1} ns in the median, {:6.1} ns at the least",
-        engine.0 - raw.0,
-        engine.1 - raw.1
-    );
+    let handler = show("handler", handler_ns);
+    for (name, measured) in [("the engine", engine), ("a handler", handler)] {
+        let (median, least) = (measured.0 - raw.0, measured.1 - raw.1);
+        println!("{name:10} adds {median:9.1} ns in the median, {least:6.1} ns at the least");
+    }
+}
+
+/// A handler that keeps a batch of no-ops in flight.
+struct Nops {
+    left: u32,
+}
+
+impl CompletionHandler for Nops {
+    fn start(&mut self, initiator: &mut Initiator<'_>) -> Result<(), Error> {
+        for tag in 0..BATCH {
+            assert!(initiator.start(Operation::Nop, tag).is_ok(), "there is room for a batch");
+        }
+        Ok(())
+    }
+
+    fn on_complete(
+        &mut self,
+        event: CompletionEvent,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        assert_eq!(event.result, Ok(0));
+        self.left -= 1;
+        if self.left >= BATCH {
+            assert!(initiator.start(Operation::Nop, event.token.tag).is_ok(), "one has just ended");
+        }
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.left == 0
+    }
+}
+
+fn nanoseconds_by_handler(proactor: &Proactor) -> f64 {
+    let start = Instant::now();
+    let (_, outcome) = proactor.run(Nops { left: BATCHES * BATCH });
+    outcome.expect("no-ops do not fail");
+    nanoseconds(start.elapsed()) / f64::from(BATCHES * BATCH)
 }
 
 /// A ring without an engine.
