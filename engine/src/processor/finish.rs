@@ -16,7 +16,7 @@ use crate::operation::{
 /// Ends the operation in slot `index` with the kernel's `result`: a number, or an errno below zero.
 ///
 /// A member of a chain is kept until the chain's last member has ended.
-#[inline]
+#[inline(always)]
 pub(super) fn finish(
     slots: &mut Slots,
     index: u32,

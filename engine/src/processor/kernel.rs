@@ -144,6 +144,7 @@ impl KernelProcessor {
 
     /// Makes the entry for a slot's operation in the ring's vacant place number `place`; none if a
     /// helper is to perform it.
+    #[inline(always)]
     fn encode(&mut self, index: u32, previous: Option<u32>, place: usize) -> Option<&mut Entry> {
         let Self { slots, ring, opcodes, identity, .. } = self;
         let lent = previous.and_then(|previous| match slots.prepare(previous).0 {
@@ -158,6 +159,7 @@ impl KernelProcessor {
         Some(entry)
     }
 
+    #[inline(always)]
     fn accept_with(
         &mut self,
         operation: Operation,
@@ -579,7 +581,7 @@ enum Reaped {
     Stale,
 }
 
-#[inline]
+#[inline(always)]
 fn on_completion(
     slots: &mut Slots,
     completion: Completion,
