@@ -7,6 +7,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use nix::sys::signal::Signal;
+
 use super::support::{Background, Entry, Scratch, UCP, bytes, leftovers, listing};
 
 /// Sizes of the files: small ones, and one that takes many blocks.
@@ -122,4 +124,22 @@ fn a_copy_into_a_new_directory_that_is_killed_leaves_each_whole_or_absent() {
         let _ = fs::remove_dir_all(scratch.path("target"));
     };
     kill_often("target", nothing_there, true);
+}
+
+#[test]
+fn links_that_were_killed_while_they_were_replaced_leave_nothing_behind() {
+    let scratch = Scratch::new();
+    scratch.make_directory("new");
+    (0..300).for_each(|number| scratch.link("somewhere", format!("new/{number}")));
+    scratch.ucp(["new", "old"]).succeeds_silently();
+    for round in 0..20 {
+        let mut copy = Background::start(&mut copy(&scratch, round, "old"));
+        thread::sleep(Duration::from_millis(u64::from(round % 10)));
+        if !copy.has_ended() {
+            copy.signal(Signal::SIGKILL);
+        }
+        copy.end();
+    }
+    scratch.ucp(["-T", "new", "old"]).succeeds_silently();
+    assert_eq!(leftovers(&scratch.path("")), Vec::<PathBuf>::new());
 }

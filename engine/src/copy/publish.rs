@@ -382,8 +382,15 @@ impl Worker<'_> {
     }
 
     /// Removes a temporary file that a killed run of the same user has left. Anything else stays.
-    async fn remove_leftover(&self, target: &Target, name: &Name) -> Result<(), Error> {
+    pub(super) async fn remove_leftover(&self, target: &Target, name: &Name) -> Result<(), Error> {
         let directory = &target.directory;
+        let left = self.io.status_at(Place::at(directory, name), false).await?;
+        if left.is_some_and(|left| left.kind == FileKind::SymbolicLink) {
+            if self.job.surroundings.user == left.map(|left| left.owner) {
+                self.io.remove(directory, name, false).await;
+            }
+            return Ok(());
+        }
         let Some(file) = self.open_leftover(directory, name).await? else { return Ok(()) };
         let status = self.io.status_of(&file).await?;
         // Of any mode: the last thing before the final name is the final mode. Nobody else can have

@@ -421,21 +421,28 @@ impl Worker<'_> {
             }
             self.check_overwrite(source, &standing, labels)?;
         }
-        for attempt in 2..crate::limits::TEMPORARY_ATTEMPTS_MAX {
+        for attempt in 0..crate::limits::TEMPORARY_ATTEMPTS_MAX {
             let salt = self.salt(attempt);
             let name = super::temporary::temporary_name(target.name.as_bytes(), salt);
             let name = Name::new(name).map_err(|errno| Error::from_errno("create", errno))?;
             match self.io.perform(make(Place::at(&target.directory, &name))).await {
-                Err(error) if error.errno() == Some(Errno::EEXIST) => continue,
+                Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                    self.remove_leftover(target, &name).await?;
+                    continue;
+                }
                 made => made?,
             };
             let source = Place::at(&target.directory, &name);
             let rename = Rename { source, target: place.clone(), replace: true };
-            let renamed = self.io.perform_always(Operation::Rename(rename)).await;
-            if renamed.is_err() {
-                self.io.remove(&target.directory, &name, false).await;
+            match self.io.perform_always(Operation::Rename(rename)).await {
+                Ok(_) => return Ok(()),
+                // A link can't be locked: another run has taken it for a leftover.
+                Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+                Err(error) => {
+                    self.io.remove(&target.directory, &name, false).await;
+                    return Err(error);
+                }
             }
-            return renamed.map(drop);
         }
         Err(Error::from_errno("create", Errno::EEXIST))
     }
