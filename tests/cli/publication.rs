@@ -7,8 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::SystemTime;
 
-use super::support::{Scratch, UCP, bytes, in_mount_namespace, leftovers, run};
+use super::support::{Background, Scratch, UCP, bytes, in_mount_namespace, leftovers, run, until};
 
 fn inode(scratch: &Scratch, name: &str) -> u64 {
     scratch.path(name).symlink_metadata().unwrap().ino()
@@ -41,6 +42,21 @@ fn in_place_keeps_the_inode_and_is_said() {
     assert_eq!(ran.stdout(), "'a' -> 'b'\n");
     assert_eq!(inode(&scratch, "b"), before);
     assert_eq!(scratch.read("b"), b"new");
+}
+
+#[test]
+fn a_pipe_gets_each_byte_once_even_if_the_source_is_changed() {
+    let scratch = Scratch::new();
+    let content = bytes(3 << 20, 1);
+    scratch.write("a", &content);
+    let mut command = Command::new(UCP);
+    let copy = Background::start(command.args(["a", "/dev/stdout"]).current_dir(scratch.path("")));
+    // The pipe is full by then, and nobody has read from it.
+    until("it copies", || copy.has_open(&scratch.path("a").canonicalize().unwrap()));
+    File::open(scratch.path("a")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let ran = copy.end();
+    ran.exits(9).says_lines(1).says(&[" failed on a: ", "changed while it was copied"]);
+    assert!(ran.stdout == content, "{} bytes came out", ran.stdout.len());
 }
 
 #[test]

@@ -36,22 +36,40 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         self.job.progress.find_file(status.size_bytes);
-        let mut status = *status;
+        let copied = self.copy_unchanged(source, *status, target, labels).await;
+        self.job.progress.add_file();
+        copied
+    }
+
+    /// Copies a file, once more if it is changed meanwhile.
+    async fn copy_unchanged(
+        &self,
+        source: &File,
+        mut status: FileStatus,
+        target: &Target,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
         let mut retries = 0;
         loop {
-            match self.copy_once(source, &status, target, labels).await {
-                Err(error)
-                    if error.kind() == ErrorKind::SourceChanged
-                        && retries < SOURCE_CHANGED_RETRIES =>
-                {
+            let mode = self.wanted_mode(&status) & !SET_ID;
+            let new = self.make_target(target, &status, mode, labels).await?;
+            // What a pipe was given can't be taken back.
+            let may_retry = !new.is_stream() && retries < SOURCE_CHANGED_RETRIES;
+            match self.copy_once(source, &status, new, labels).await {
+                Err(error) if may_retry && error.kind() == ErrorKind::SourceChanged => {
                     retries += 1;
                     status = self.io.status_of(source).await.map_err(|e| e.on(labels.source()))?;
                 }
-                outcome => {
-                    self.job.progress.add_file();
-                    return outcome;
-                }
+                copied => return copied,
             }
+        }
+    }
+
+    /// The mode that the copy of a file gets: a stream has none worth keeping.
+    fn wanted_mode(&self, source: &FileStatus) -> u32 {
+        match source.kind {
+            FileKind::Regular => source.mode,
+            _ => 0o666 & !self.job.options.umask,
         }
     }
 
@@ -59,12 +77,11 @@ impl Worker<'_> {
         &self,
         source: &File,
         status: &FileStatus,
-        target: &Target,
+        new: NewFile,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let is_stream = status.kind != FileKind::Regular;
-        let mode = if is_stream { 0o666 & !self.job.options.umask } else { status.mode };
-        let new = self.make_target(target, status, mode & !SET_ID, labels).await?;
+        let mode = self.wanted_mode(status);
         let (new, path, bytes) = self.fill(source, status, new, labels).await?;
         let new = match self.complete(source, status, &new, mode, is_stream, labels).await {
             Ok(()) => new,
