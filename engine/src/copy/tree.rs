@@ -79,7 +79,7 @@ impl Worker<'_> {
         // What the queue has no room for is done here, newest first: the queue stays bounded, and
         // so does this, by one batch of names a level.
         let mut own: Vec<Piece> = Vec::new();
-        while let Some(piece) = pieces.take().await {
+        while let Some((piece, _unfinished)) = pieces.take().await {
             own.push(piece);
             while let Some(piece) = own.pop() {
                 match piece {
@@ -89,7 +89,6 @@ impl Worker<'_> {
                     Piece::List(directory) => self.list(directory, pieces, &mut own).await,
                 }
             }
-            pieces.finish();
         }
     }
 

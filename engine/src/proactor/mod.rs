@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
-pub use shard::{Shards, WorkQueue};
+pub use shard::{Shards, Unfinished, WorkQueue};
 use task::Tasks;
 pub use task::{JoinHandle, TaskInitiator, join_all};
 

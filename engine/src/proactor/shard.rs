@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::thread::{self, Scope};
+use std::thread::{self, Scope, Thread};
 use std::time::Duration;
 
 use crate::sys::thread as sys;
@@ -65,13 +65,13 @@ impl<T> WorkQueue<T> {
         Ok(())
     }
 
-    /// Takes the newest piece, and waits for one if there is none; none once all is finished. Each
-    /// piece that was taken must be finished by [`WorkQueue::finish`].
-    pub async fn take(&self) -> Option<T> {
+    /// Takes the newest piece, and waits for one if there is none; none once all is finished. What
+    /// comes with the piece is dropped when it is finished, and what it led to was pushed.
+    pub async fn take(&self) -> Option<(T, Unfinished<'_, T>)> {
         poll_fn(|context| {
             let mut state = self.lock();
             if let Some(item) = state.items.pop_back() {
-                return Poll::Ready(Some(item));
+                return Poll::Ready(Some((item, Unfinished(self))));
             }
             if state.unfinished == 0 {
                 return Poll::Ready(None);
@@ -84,8 +84,7 @@ impl<T> WorkQueue<T> {
         .await
     }
 
-    /// Says that a piece that was taken is finished, and what it led to was pushed.
-    pub fn finish(&self) {
+    fn finish(&self) {
         let mut state = self.lock();
         state.unfinished -= 1;
         if state.unfinished == 0 {
@@ -109,6 +108,16 @@ impl<T> WorkQueue<T> {
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A piece that was taken. Dropping it says that it is finished: so a panic does, and nobody waits
+/// for ever.
+pub struct Unfinished<'a, T>(&'a WorkQueue<T>);
+
+impl<T> Drop for Unfinished<'_, T> {
+    fn drop(&mut self) {
+        self.0.finish();
     }
 }
 
@@ -158,6 +167,20 @@ impl Shards {
     }
 }
 
+/// A shard that runs. It is counted out at its end, even if that is a panic.
+struct Leaving<'a> {
+    running: &'a AtomicUsize,
+    reviewer: Thread,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.reviewer.unpark();
+        }
+    }
+}
+
 fn start<'scope>(
     scope: &'scope Scope<'scope, '_>,
     running: &'scope AtomicUsize,
@@ -170,10 +193,8 @@ fn start<'scope>(
         if let Some(core) = core {
             sys::pin(core);
         }
+        let _leaving = Leaving { running, reviewer };
         work();
-        if running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            reviewer.unpark();
-        }
     };
     let started = thread::Builder::new().name("ucp-shard".into()).spawn_scoped(scope, shard);
     if started.is_err() {
@@ -184,6 +205,8 @@ fn start<'scope>(
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
     use crate::Proactor;
     use crate::processor::ThreadProcessor;
@@ -197,7 +220,7 @@ mod tests {
         shards.run(&queue, || {
             let proactor = Proactor::new(Box::new(ThreadProcessor::new(0, 4)));
             proactor.block_on(async {
-                while let Some(first) = queue.take().await {
+                while let Some((first, _unfinished)) = queue.take().await {
                     let mut mine = vec![first];
                     while let Some(piece) = mine.pop() {
                         done.fetch_add(1, Ordering::Relaxed);
@@ -205,11 +228,30 @@ mod tests {
                             mine.extend(queue.push(piece - 1).err());
                         }
                     }
-                    queue.finish();
                 }
             });
         });
         assert_eq!(done.into_inner(), (1 << 11) - 1);
         assert!(queue.is_finished());
+    }
+
+    #[test]
+    fn a_shard_that_panics_keeps_nobody_waiting() {
+        let queue = WorkQueue::new(4);
+        let done = AtomicUsize::new(0);
+        (0..3).for_each(|piece| queue.push(piece).unwrap());
+        let work = || {
+            let proactor = Proactor::new(Box::new(ThreadProcessor::new(0, 4)));
+            proactor.block_on(async {
+                while let Some((piece, _unfinished)) = queue.take().await {
+                    assert_ne!(piece, 2, "one piece can't be worked on");
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        };
+        let shards = Shards { count: 2, count_max: 2 };
+        let ran = catch_unwind(AssertUnwindSafe(|| shards.run(&queue, work)));
+        assert!(ran.is_err(), "the panic is not lost");
+        assert_eq!(done.into_inner(), 2, "the other shard does the rest");
     }
 }
