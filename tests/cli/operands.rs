@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::support::{Entry, Scratch, leftovers, listing, run};
+use super::support::{Entry, Scratch, in_mount_namespace, leftovers, listing, run};
 
 /// The files that every case starts with.
 fn fill(scratch: &Scratch) {
@@ -223,6 +223,34 @@ fn a_directory_into_itself_is_refused_and_nothing_is_made() {
         ran.exits(1).says(&["itself"]).says_lines(1);
         assert_eq!(content(&scratch), before, "{name}");
     }
+}
+
+#[test]
+fn a_copy_is_not_copied_into_itself_through_a_link_or_a_mount() {
+    for stage in ["auto", "never"] {
+        let scratch = Scratch::new();
+        scratch.make_directory("from");
+        scratch.write("from/x", "x");
+        scratch.link("..", "from/up");
+        let option = format!("--stage={stage}");
+        let ran = scratch.ucp(["-L", &option, "from", "new"]);
+        ran.exits(1).says(&["from/up/from", "leads back"]).says(&["into itself"]).says_lines(2);
+        assert_eq!(scratch.read("new/up/../x"), b"x", "the rest is copied");
+        assert_eq!(leftovers(&scratch.path("")), Vec::<PathBuf>::new());
+    }
+    require_root!();
+    let scratch = Scratch::new();
+    scratch.make_directory("from/mounted");
+    scratch.make_directory("to");
+    scratch.write("from/x", "x");
+    in_mount_namespace(|| {
+        let mut mount = Command::new("mount");
+        mount.arg("--bind").arg(scratch.path("to")).arg(scratch.path("from/mounted"));
+        run(&mut mount).exits(0);
+        scratch.ucp(["from", "to"]).exits(1).says(&["into itself"]).says_lines(1);
+    });
+    assert_eq!(scratch.read("to/from/x"), b"x", "the rest is copied");
+    assert_eq!(leftovers(&scratch.path("")), Vec::<PathBuf>::new());
 }
 
 #[test]

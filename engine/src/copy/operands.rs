@@ -170,8 +170,9 @@ impl Worker<'_> {
                 (target, (made_with, stage, above))
             }
         };
+        let target_status = self.io.status_of(&target).await.map_err(on_target)?;
         let source = (source, status, labels.source);
-        Ok(Self::root(source, (target, labels.target), made))
+        Ok(Self::root(source, (target, target_status, labels.target), made))
     }
 
     /// Fails if a directory is, or is inside, the tree that would be copied into it.

@@ -36,6 +36,7 @@ pub(super) struct Directory {
     source: File,
     target: File,
     status: FileStatus,
+    target_status: FileStatus,
     /// The mode that it was made with; none if it was there before.
     made_with: Option<u32>,
     /// Nobody sees it before a stage above it is published, or its own.
@@ -95,16 +96,17 @@ impl Worker<'_> {
     /// The root of a tree, with its first piece.
     pub(super) fn root(
         source: (File, FileStatus, &Path),
-        target: (File, &Path),
+        target: (File, FileStatus, &Path),
         (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
     ) -> Piece {
         Piece::List(Arc::new(Directory {
             parent: None,
             source_path: source.2.to_owned(),
-            target_path: target.1.to_owned(),
+            target_path: target.2.to_owned(),
             source: source.0,
             target: target.0,
             status: source.1,
+            target_status: target.1,
             made_with,
             is_staged: stage.is_some(),
             stage,
@@ -149,11 +151,14 @@ impl Worker<'_> {
         if is_followed {
             parent.check_no_loop(&status).map_err(on_source)?;
         }
+        parent.check_not_a_copy(&status).map_err(on_source)?;
         let is_staged = parent.is_staged;
         let (target, made_with, stage) = self
             .open_or_make(&parent.target, name, &status, is_staged)
             .await
             .map_err(|error| error.on(labels.target()))?;
+        let target_status = self.io.status_of(&target).await;
+        let target_status = target_status.map_err(|error| error.on(labels.target()))?;
         Ok(Directory {
             parent: Some(Arc::clone(parent)),
             source_path: PathBuf::from(name.as_os_str()),
@@ -161,6 +166,7 @@ impl Worker<'_> {
             source,
             target,
             status,
+            target_status,
             made_with,
             is_staged: is_staged || stage.is_some(),
             stage,
@@ -537,6 +543,20 @@ impl Directory {
             Some(parent) => parent.target_path().join(&self.target_path),
             None => self.target_path.clone(),
         }
+    }
+
+    /// Fails if a link or a mount leads from the source to a directory that is being written: its
+    /// copy would be copied into it without end.
+    fn check_not_a_copy(&self, below: &FileStatus) -> Result<(), Error> {
+        let mut above = Some(self);
+        while let Some(directory) = above {
+            if directory.target_status.is_same_file(below) {
+                let reason = "cannot copy a directory into itself";
+                return Err(Error::new(ErrorKind::Operand, "enter", reason));
+            }
+            above = directory.parent.as_deref();
+        }
+        Ok(())
     }
 
     /// Fails if a followed link leads back to a directory that is being copied.
