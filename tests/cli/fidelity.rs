@@ -181,3 +181,14 @@ fn sources_on_another_file_system_are_the_same() {
         assert_eq!(listing(&mounted.path("tree")), listing(&scratch.path("copy")));
     });
 }
+
+#[test]
+fn an_attribute_of_the_kernel_is_read_to_its_end() {
+    // It is said to be 4096 bytes long.
+    let source = "/sys/kernel/mm/transparent_hugepage/enabled";
+    let content = fs::read(source).unwrap();
+    let scratch = Scratch::new();
+    scratch.ucp([source, "a"]).succeeds_silently();
+    assert_eq!(scratch.read("a"), content);
+    assert_eq!(scratch.ucp([source, "/dev/stdout"]).exits(0).stdout, content);
+}

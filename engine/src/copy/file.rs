@@ -9,7 +9,7 @@
 use super::blocks::{BlockCopy, Side};
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::{NewFile, Target};
-use super::route::{End, Facts, choose, may_clone, may_copy_range};
+use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
 use super::worker::{Labels, Worker};
 use super::{DataPath, Durability, Event, PipelineMode};
 use crate::error::{Errno, Error, ErrorKind};
@@ -241,7 +241,8 @@ impl Worker<'_> {
         let target = &new.file;
         let size = status.size_bytes;
         // What has no size is read to its end: pipes, and most of /proc.
-        if status.kind != FileKind::Regular || size == 0 {
+        if status.kind != FileKind::Regular || size == 0 || self.is_attribute(source, status).await
+        {
             let bytes = self.move_stream(source, status, new, labels).await?;
             return Ok((
                 if size == 0 && bytes == 0 { DataPath::Small } else { DataPath::Stream },
@@ -264,6 +265,13 @@ impl Worker<'_> {
             self.cut(target, size, labels).await?;
         }
         Ok((path, size))
+    }
+
+    /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most
+    /// are shorter.
+    async fn is_attribute(&self, file: &File, status: &FileStatus) -> bool {
+        status.size_bytes == PAGE_BYTES
+            && matches!(self.magic(status.device, file).await, magic::SYSFS | magic::CONFIGFS)
     }
 
     /// Cuts a regular file to its length; others have none.

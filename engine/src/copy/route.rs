@@ -43,6 +43,8 @@ pub(super) mod magic {
     pub(in crate::copy) const CIFS: u64 = 0xFF53_4D42;
     pub(in crate::copy) const SMB2: u64 = 0xFE53_4D42;
     pub(in crate::copy) const PROC: u64 = 0x9FA0;
+    pub(in crate::copy) const SYSFS: u64 = 0x6265_6572;
+    pub(in crate::copy) const CONFIGFS: u64 = 0x6265_6570;
     pub(in crate::copy) const CEPH: u64 = 0x00C3_6400;
 }
 
