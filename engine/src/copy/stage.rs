@@ -167,7 +167,12 @@ impl Worker<'_> {
         let Ok(left) = self.open_below(parent, name).await else { return Ok(()) };
         let status = self.io.status_of(&left).await?;
         let is_ours = self.job.surroundings.user == Some(status.owner);
-        if is_ours && self.claim(&left).await?.is_some() {
+        if !is_ours || self.claim(&left).await?.is_none() {
+            return Ok(());
+        }
+        // What was opened may be published by now, and another stage have its name.
+        let named = self.io.status_at(Place::at(parent, name), false).await?;
+        if named.is_some_and(|named| named.is_same_file(&status)) {
             self.remove_tree(parent, name).await;
         }
         Ok(())
