@@ -60,6 +60,23 @@ fn a_pipe_gets_each_byte_once_even_if_the_source_is_changed() {
 }
 
 #[test]
+fn in_a_directory_that_may_not_be_read_it_is_durable_too() {
+    require_root!();
+    let scratch = Scratch::public();
+    scratch.write("a", "a");
+    scratch.make_directory("tree");
+    scratch.write("tree/x", "x");
+    scratch.make_directory("to");
+    scratch.set_mode("to", 0o333);
+    scratch.ucp_as_nobody(["--durable", "a", "to/a"]).succeeds_silently();
+    scratch.ucp_as_nobody(["--durable", "tree", "to/tree"]).succeeds_silently();
+    scratch.ucp_as_nobody(["--durable", "--stage=never", "tree", "to/open"]).succeeds_silently();
+    assert_eq!(scratch.read("to/a"), b"a");
+    assert_eq!(scratch.read("to/tree/x"), b"x");
+    assert_eq!(scratch.read("to/open/x"), b"x");
+}
+
+#[test]
 fn called_as_cp_it_writes_in_place() {
     let scratch = Scratch::new();
     scratch.write("a", "new");

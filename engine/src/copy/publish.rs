@@ -156,7 +156,7 @@ impl Worker<'_> {
             .await
             .map_err(|error| error.on(labels.target()))?;
         if self.job.options.durability == Durability::Full {
-            self.sync(directory, SyncReach::File).await.map_err(|e| e.on(labels.target()))?;
+            self.sync_names(directory, &new.file).await.map_err(|e| e.on(labels.target()))?;
         }
         Ok(if *replaces { Publication::Replaced } else { Publication::New })
     }
@@ -218,6 +218,17 @@ impl Worker<'_> {
     pub(super) async fn sync(&self, file: &File, reach: SyncReach) -> Result<(), Error> {
         let sync = Sync { file: file.clone(), reach };
         self.io.perform_always(Operation::Sync(sync)).await.map(drop)
+    }
+
+    /// Puts the names in a directory on the disk. One that may not be read can't be synced by
+    /// itself: then all of its file system is, by what was made in it.
+    pub(super) async fn sync_names(&self, directory: &File, made: &File) -> Result<(), Error> {
+        match self.sync(directory, SyncReach::File).await {
+            Err(error) if error.errno() == Some(Errno::EBADF) => {
+                self.sync(made, SyncReach::FileSystem).await
+            }
+            synced => synced,
+        }
     }
 
     /// Refuses to copy a file onto itself, or over what this run has made.

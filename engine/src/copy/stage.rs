@@ -95,7 +95,7 @@ impl Worker<'_> {
             }
         }
         if durability == Durability::Full {
-            self.sync(&stage.parent, SyncReach::File).await?;
+            self.sync_names(&stage.parent, directory).await?;
         }
         Ok(())
     }

@@ -494,7 +494,7 @@ impl Worker<'_> {
                     let reach = if has_links { SyncReach::FileSystem } else { SyncReach::File };
                     self.sync(&directory.target, reach).await?;
                     if let Some(above) = &directory.above {
-                        self.sync(above, SyncReach::File).await?;
+                        self.sync_names(above, &directory.target).await?;
                     }
                 }
                 Publication::New
