@@ -21,6 +21,7 @@ mod size;
 use std::env;
 use std::process::ExitCode;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
 use crate::args::{Invocation, Outcome};
@@ -31,9 +32,18 @@ fn main() -> ExitCode {
     let signals = Signals::block();
     // The engine makes files with exact modes, and is told what the user's mask was.
     let umask = umask(Mode::empty()).bits();
+    raise_open_files();
     let status = match args::parse(&Invocation::from_words(env::args_os())) {
         Outcome::Copy(arguments) => command::copy::run(&arguments, umask, signals),
         Outcome::Finished(status) => status,
     };
     ExitCode::from(status.code())
+}
+
+/// Raises the limit of open files as far as it goes: a tree keeps two open for each level. The low
+/// default is for programs that call `select(2)`.
+fn raise_open_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::support::{Entry, Scratch, in_mount_namespace, leftovers, listing, run};
+use super::support::{Entry, Scratch, UCP, in_mount_namespace, leftovers, listing, run};
 
 /// The files that every case starts with.
 fn fill(scratch: &Scratch) {
@@ -300,4 +300,15 @@ fn many_operands_are_copied() {
     for (number, name) in names.iter().enumerate() {
         assert_eq!(scratch.read(format!("target/{number}")), name.as_bytes());
     }
+}
+
+#[test]
+fn a_tree_deeper_than_the_soft_limit_of_open_files_is_copied() {
+    let scratch = Scratch::new();
+    let deep = "d/".repeat(200);
+    scratch.make_directory(format!("tree/{deep}"));
+    scratch.write(format!("tree/{deep}x"), "x");
+    let script = format!("ulimit -Sn 100; '{UCP}' tree new");
+    run(Command::new("sh").args(["-c", &script]).current_dir(scratch.path(""))).succeeds_silently();
+    assert_eq!(scratch.read(format!("new/{deep}x")), b"x");
 }
