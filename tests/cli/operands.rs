@@ -312,3 +312,12 @@ fn a_tree_deeper_than_the_soft_limit_of_open_files_is_copied() {
     run(Command::new("sh").args(["-c", &script]).current_dir(scratch.path(""))).succeeds_silently();
     assert_eq!(scratch.read(format!("new/{deep}x")), b"x");
 }
+
+#[test]
+fn few_open_files_are_enough_for_a_flat_directory() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree");
+    (0..10_000).for_each(|number| scratch.write(format!("tree/{number}"), ""));
+    let script = format!("ulimit -n 20; '{UCP}' --stage=never tree new");
+    run(Command::new("sh").args(["-c", &script]).current_dir(scratch.path(""))).succeeds_silently();
+}

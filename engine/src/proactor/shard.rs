@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 use std::thread::{self, Scope, Thread};
 use std::time::Duration;
 
+use crate::limits::SHARD_FILES;
 use crate::sys::thread as sys;
 
 /// A bounded queue of work that makes more work, shared by shards or tasks.
@@ -153,7 +154,9 @@ impl Shards {
         work: &'scope (impl Fn() + Sync),
     ) {
         let mut usage = sys::processor_time();
-        while running.load(Ordering::Acquire) > 0 && count < self.count_max {
+        let affordable = usize::try_from(sys::open_files_max() / SHARD_FILES).unwrap_or(usize::MAX);
+        let count_max = self.count_max.min(affordable);
+        while running.load(Ordering::Acquire) > 0 && count < count_max {
             thread::park_timeout(REVIEW_INTERVAL);
             let now = sys::processor_time();
             // Less than three quarters of the cores' time was used.
