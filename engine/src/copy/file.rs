@@ -496,7 +496,10 @@ impl Worker<'_> {
             Ok(registered) => Handle::from(&registered),
             Err(_) => Handle::from(file),
         };
-        let files = (handle(source), handle(target));
+        // What is written through the page cache is written by a helper, who has no table.
+        let is_direct = geometry.write_alignment > 1;
+        let target = if is_direct { handle(target) } else { Handle::from(target) };
+        let files = (handle(source), target);
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
         let copy = BlockCopy::new(geometry, files, pool, progress, cancellation);
         let (copy, outcome) = self.run_blocks(copy).await;

@@ -28,6 +28,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: VecDeque<(u32, Assignment)>,
+    /// Done one after the other, by whoever is free.
+    in_order: VecDeque<(u32, Assignment)>,
+    /// Whether somebody is at it.
+    is_in_order_busy: bool,
     done: Vec<(Assignment, i32)>,
     idle: usize,
     /// Threads that are performing something.
@@ -40,6 +44,7 @@ impl Helpers {
     pub(super) fn new(threads_max: usize, capacity: usize, wake: Arc<dyn Wake>) -> Self {
         let state = State {
             queue: VecDeque::with_capacity(capacity),
+            in_order: VecDeque::with_capacity(capacity),
             done: Vec::with_capacity(capacity),
             ..State::default()
         };
@@ -49,9 +54,24 @@ impl Helpers {
 
     /// Gives a slot to the next free helper. If no thread can be started at all, performs it here.
     pub(super) fn start(&mut self, index: u32, assignment: Assignment) {
-        let mut state = self.shared.lock();
-        state.queue.push_back((index, assignment));
-        let is_short = state.idle < state.queue.len() && self.threads.len() < self.threads_max;
+        self.shared.lock().queue.push_back((index, assignment));
+        self.staff();
+    }
+
+    /// The same, for work that would only get into its own way: it is done one after the other.
+    pub(super) fn start_in_order(&mut self, index: u32, assignment: Assignment) {
+        self.shared.lock().in_order.push_back((index, assignment));
+        self.staff();
+    }
+
+    /// Finds somebody for what is queued.
+    fn staff(&mut self) {
+        let state = self.shared.lock();
+        let wanted = state.queue.len() + usize::from(state.has_next_in_order());
+        if wanted == 0 {
+            return;
+        }
+        let is_short = state.idle < wanted && self.threads.len() < self.threads_max;
         drop(state);
         if is_short && !self.hire() && self.threads.is_empty() {
             self.shared.perform_one();
@@ -61,9 +81,11 @@ impl Helpers {
 
     /// Takes a slot back that no helper has begun.
     pub(super) fn withdraw(&mut self, index: u32) -> Option<Assignment> {
-        let mut state = self.shared.lock();
-        let place = state.queue.iter().position(|(queued, _)| *queued == index)?;
-        state.queue.remove(place).map(|(_, assignment)| assignment)
+        let State { queue, in_order, .. } = &mut *self.shared.lock();
+        [queue, in_order].into_iter().find_map(|queue| {
+            let place = queue.iter().position(|(queued, _)| *queued == index)?;
+            queue.remove(place).map(|(_, assignment)| assignment)
+        })
     }
 
     /// Swaps what was done since the last call, slots and results as the kernel writes them, for an
@@ -85,6 +107,12 @@ impl Helpers {
     }
 }
 
+impl State {
+    fn has_next_in_order(&self) -> bool {
+        !self.is_in_order_busy && !self.in_order.is_empty()
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,7 +121,7 @@ impl Shared {
     fn work_until_closing(&self) {
         loop {
             let mut state = self.lock();
-            while state.queue.is_empty() {
+            while state.queue.is_empty() && !state.has_next_in_order() {
                 if state.is_closing {
                     return;
                 }
@@ -108,7 +136,10 @@ impl Shared {
 
     fn perform_one(&self) {
         let mut state = self.lock();
-        let Some((_, mut assignment)) = state.queue.pop_front() else { return };
+        let is_in_order = state.has_next_in_order();
+        let next = if is_in_order { &mut state.in_order } else { &mut state.queue };
+        let Some((_, mut assignment)) = next.pop_front() else { return };
+        state.is_in_order_busy |= is_in_order;
         state.busy += 1;
         drop(state);
         let result = catch_unwind(AssertUnwindSafe(|| assignment.perform()));
@@ -116,6 +147,7 @@ impl Shared {
         let result = raw(result.unwrap_or(Err(Errno::EIO)));
         let mut state = self.lock();
         state.busy -= 1;
+        state.is_in_order_busy &= !is_in_order;
         state.done.push((assignment, result));
         drop(state);
         self.wake.wake();

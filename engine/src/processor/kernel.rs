@@ -160,27 +160,6 @@ impl KernelProcessor {
     }
 
     #[inline(always)]
-    fn accept_with(
-        &mut self,
-        operation: Operation,
-        token: Token,
-        flags: Flags,
-    ) -> Result<OperationId, Full<Operation>> {
-        if !self.make_room(1) {
-            return Err(Full(operation));
-        }
-        let index = self.slots.insert(operation, token).map_err(Full)?;
-        match self.encode(index, None, 0) {
-            Some(entry) => {
-                if !flags.is_empty() {
-                    *entry = entry.clone().flags(flags);
-                }
-                self.stage(1);
-            }
-            None => self.assign(index),
-        }
-        Ok(self.slots.id(index))
-    }
 
     /// Encodes a chain's members, and counts them; none if one of them is for a helper: then we
     /// run the chain.
@@ -411,7 +390,15 @@ impl OperationProcessor for KernelProcessor {
         operation: Operation,
         token: Token,
     ) -> Result<OperationId, Full<Operation>> {
-        self.accept_with(operation, token, Flags::empty())
+        if !self.make_room(1) {
+            return Err(Full(operation));
+        }
+        let index = self.slots.insert(operation, token).map_err(Full)?;
+        match self.encode(index, None, 0) {
+            Some(_) => self.stage(1),
+            None => self.assign(index),
+        }
+        Ok(self.slots.id(index))
     }
 
     fn accept_beside(
@@ -419,7 +406,10 @@ impl OperationProcessor for KernelProcessor {
         operation: Operation,
         token: Token,
     ) -> Result<OperationId, Full<Operation>> {
-        self.accept_with(operation, token, Flags::ASYNC)
+        let index = self.slots.insert(operation, token).map_err(Full)?;
+        self.assigned += 1;
+        self.helpers.start_in_order(index, self.slots.assign(index));
+        Ok(self.slots.id(index))
     }
 
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>> {

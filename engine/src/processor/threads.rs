@@ -227,6 +227,17 @@ impl OperationProcessor for ThreadProcessor {
         Ok(id)
     }
 
+    fn accept_beside(
+        &mut self,
+        operation: Operation,
+        token: Token,
+    ) -> Result<OperationId, Full<Operation>> {
+        let Some(helpers) = &mut self.helpers else { return self.accept(operation, token) };
+        let index = self.slots.insert(operation, token).map_err(Full)?;
+        helpers.start_in_order(index, self.slots.assign(index));
+        Ok(self.slots.id(index))
+    }
+
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>> {
         if self.slots.available() < chain.length() {
             return Err(Full(chain));
