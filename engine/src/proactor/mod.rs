@@ -11,20 +11,24 @@
 //! of handler 0, and their events wake it. Events are taken from the queue one by one, when their
 //! slot is free already: a handler that panics, or that starts more, finds everything consistent.
 
+mod executor;
 mod handler;
 mod shard;
 mod task;
+mod wait;
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use executor::Tasks;
 use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
 pub use shard::{Shards, Unfinished, WorkQueue};
-use task::Tasks;
 pub use task::{JoinHandle, TaskInitiator, join_all};
+pub use wait::Perform;
+use wait::Waits;
 
 use crate::error::Error;
 use crate::operation::{CompletionEvent, CompletionEventQueue};
@@ -40,6 +44,7 @@ pub struct Proactor {
 struct Core {
     handlers: Handlers,
     tasks: Tasks,
+    waits: Waits,
     events: RefCell<CompletionEventQueue>,
     /// Dropped last: what it still has in flight is drained then.
     processor: RefCell<Box<dyn OperationProcessor>>,
@@ -64,6 +69,7 @@ impl Proactor {
         let core = Core {
             handlers: Handlers::default(),
             tasks: Tasks::new(processor.waker()),
+            waits: Waits::default(),
             events: RefCell::default(),
             processor: RefCell::new(processor),
         };
@@ -131,13 +137,13 @@ impl Core {
             let Some(event) = event else { break };
             self.dispatch(event);
         }
-        self.tasks.wake_waiters_for_room();
+        self.waits.wake_for_room();
         Ok(())
     }
 
     fn dispatch(&self, event: CompletionEvent) {
         match event.token.handler {
-            TASKS => self.tasks.on_complete(event),
+            TASKS => self.waits.on_complete(event),
             _ => self.handlers.on_complete(event, self),
         }
     }

@@ -1,0 +1,270 @@
+//! Futures that wait for operations, and what they wait in.
+//!
+//! A future that waits for an operation owns none of its memory: the slot does. Dropping the future
+//! leaves the operation to its slot; when it ends, whatever it owns or brought is dropped.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::{Core, TASKS};
+use crate::operation::{
+    Chain, CompletionEvent, End, OnDrop, Operation, OperationError, OperationId, Token,
+};
+use crate::processor::Full;
+
+/// What the tasks of one proactor wait for.
+#[derive(Default)]
+pub(super) struct Waits {
+    entries: RefCell<Vec<Wait>>,
+    free: RefCell<Vec<u32>>,
+    /// Those that found the processor full.
+    for_room: RefCell<Vec<Waker>>,
+}
+
+/// What a task waits for; an operation's tag is its index.
+enum Wait {
+    Free,
+    /// The operation is in flight: events that must still come, and what has come.
+    Pending {
+        waker: Option<Waker>,
+        missing: u32,
+        events: Vec<CompletionEvent>,
+    },
+    One {
+        waker: Option<Waker>,
+        event: Option<CompletionEvent>,
+    },
+    /// Nobody waits any more; this many events must still come.
+    Orphan {
+        missing: u32,
+    },
+}
+
+/// A future that performs one operation. Dropping it before it is done leaves the operation to
+/// end by itself: a read is cancelled, a write runs to its end.
+#[must_use = "nothing is started before it is awaited"]
+pub struct Perform {
+    core: Rc<Core>,
+    state: PerformState,
+}
+
+enum PerformState {
+    New(Operation),
+    Waiting { wait: u32, id: OperationId, on_drop: OnDrop },
+    Done,
+}
+
+/// A future that performs a chain.
+pub(super) struct PerformChain {
+    core: Rc<Core>,
+    state: ChainState,
+}
+
+#[expect(clippy::large_enum_variant, reason = "it lives on the task's future, made once")]
+enum ChainState {
+    New(Chain),
+    Waiting { wait: u32, id: OperationId },
+    Done,
+}
+
+impl Waits {
+    pub(super) fn on_complete(&self, event: CompletionEvent) {
+        let number = event.token.tag;
+        let mut waits = self.entries.borrow_mut();
+        let wait = &mut waits[number as usize];
+        let waker = match wait {
+            Wait::One { waker, event: slot } => {
+                *slot = Some(event);
+                waker.take()
+            }
+            Wait::Pending { waker, missing, events } => {
+                *missing -= u32::from(matches!(event.end, End::Last(_)));
+                events.push(event);
+                if *missing == 0 { waker.take() } else { None }
+            }
+            Wait::Orphan { missing } => {
+                *missing -= u32::from(matches!(event.end, End::Last(_)));
+                if *missing == 0 {
+                    *wait = Wait::Free;
+                    self.free.borrow_mut().push(number);
+                }
+                drop(waits);
+                drop(event);
+                return;
+            }
+            Wait::Free => unreachable!("an event for a wait that has ended"),
+        };
+        drop(waits);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_for_room(&self) {
+        if !self.for_room.borrow().is_empty() {
+            let waiters = self.for_room.take();
+            waiters.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn begin(&self, wait: Wait) -> u32 {
+        let mut waits = self.entries.borrow_mut();
+        if let Some(number) = self.free.borrow_mut().pop() {
+            waits[number as usize] = wait;
+            return number;
+        }
+        waits.push(wait);
+        u32::try_from(waits.len() - 1).expect("waits are bounded by slots and tasks")
+    }
+
+    fn end(&self, number: u32) -> Wait {
+        let wait = std::mem::replace(&mut self.entries.borrow_mut()[number as usize], Wait::Free);
+        self.free.borrow_mut().push(number);
+        wait
+    }
+}
+
+impl Core {
+    /// Leaves an operation to end by itself.
+    fn abandon(&self, wait: u32, missing: u32, id: OperationId, on_drop: OnDrop) {
+        let mut waits = self.waits.entries.borrow_mut();
+        let place = &mut waits[wait as usize];
+        let has_ended = match place {
+            Wait::One { event, .. } => event.is_some(),
+            _ => missing == 0,
+        };
+        let left = std::mem::replace(place, Wait::Orphan { missing });
+        drop(waits);
+        if has_ended {
+            self.waits.end(wait);
+        } else if on_drop == OnDrop::Cancel {
+            self.processor.borrow_mut().cancel(id);
+        }
+        drop(left);
+    }
+}
+
+impl Future for Perform {
+    type Output = (Result<u32, OperationError>, Operation);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match std::mem::replace(&mut this.state, PerformState::Done) {
+            PerformState::New(operation) => this.begin(operation, context),
+            PerformState::Waiting { wait, id, on_drop } => {
+                let mut waits = this.core.waits.entries.borrow_mut();
+                let Wait::One { waker, event } = &mut waits[wait as usize] else {
+                    unreachable!("a single operation waits for one event")
+                };
+                let Some(event) = event.take() else {
+                    *waker = Some(context.waker().clone());
+                    this.state = PerformState::Waiting { wait, id, on_drop };
+                    return Poll::Pending;
+                };
+                drop(waits);
+                this.core.waits.end(wait);
+                let result = event.result;
+                let operation = event.into_operation();
+                Poll::Ready((result, operation.expect("the operations of tasks end at once")))
+            }
+            PerformState::Done => panic!("polled after it was done"),
+        }
+    }
+}
+
+impl Perform {
+    pub(super) fn new(core: Rc<Core>, operation: Operation) -> Self {
+        Self { core, state: PerformState::New(operation) }
+    }
+
+    fn begin(
+        &mut self,
+        operation: Operation,
+        context: &mut Context<'_>,
+    ) -> Poll<<Self as Future>::Output> {
+        let mut processor = self.core.processor.borrow_mut();
+        let operation = match processor.perform_inline(operation) {
+            Ok(performed) => return Poll::Ready((performed.result, performed.operation)),
+            Err(operation) => operation,
+        };
+        let waits = &self.core.waits;
+        let on_drop = operation.on_drop();
+        let wait = waits.begin(Wait::One { waker: Some(context.waker().clone()), event: None });
+        match processor.accept(operation, Token { handler: TASKS, tag: wait }) {
+            Ok(id) => self.state = PerformState::Waiting { wait, id, on_drop },
+            Err(Full(operation)) => {
+                waits.end(wait);
+                waits.for_room.borrow_mut().push(context.waker().clone());
+                self.state = PerformState::New(operation);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Perform {
+    fn drop(&mut self) {
+        let PerformState::Waiting { wait, id, on_drop } = self.state else { return };
+        self.core.abandon(wait, 1, id, on_drop);
+    }
+}
+
+impl PerformChain {
+    pub(super) fn new(core: Rc<Core>, chain: Chain) -> Self {
+        Self { core, state: ChainState::New(chain) }
+    }
+}
+
+impl Future for PerformChain {
+    type Output = Vec<CompletionEvent>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match std::mem::replace(&mut this.state, ChainState::Done) {
+            ChainState::New(chain) => {
+                let missing = u32::try_from(chain.length()).expect("a chain is short");
+                let waker = Some(context.waker().clone());
+                let waits = &this.core.waits;
+                let wait = waits.begin(Wait::Pending { waker, missing, events: Vec::new() });
+                let token = Token { handler: TASKS, tag: wait };
+                match this.core.processor.borrow_mut().accept_chain(chain, token) {
+                    Ok(id) => this.state = ChainState::Waiting { wait, id },
+                    Err(Full(chain)) => {
+                        waits.end(wait);
+                        waits.for_room.borrow_mut().push(context.waker().clone());
+                        this.state = ChainState::New(chain);
+                    }
+                }
+                Poll::Pending
+            }
+            ChainState::Waiting { wait, id } => {
+                if let Wait::Pending { waker, missing: 1.., .. } =
+                    &mut this.core.waits.entries.borrow_mut()[wait as usize]
+                {
+                    *waker = Some(context.waker().clone());
+                    this.state = ChainState::Waiting { wait, id };
+                    return Poll::Pending;
+                }
+                match this.core.waits.end(wait) {
+                    Wait::Pending { events, .. } => Poll::Ready(events),
+                    _ => unreachable!("a chain waits for several events"),
+                }
+            }
+            ChainState::Done => panic!("polled after it was done"),
+        }
+    }
+}
+
+impl Drop for PerformChain {
+    fn drop(&mut self) {
+        let ChainState::Waiting { wait, id } = self.state else { return };
+        let missing = match self.core.waits.entries.borrow()[wait as usize] {
+            Wait::Pending { missing, .. } => missing,
+            _ => 0,
+        };
+        self.core.abandon(wait, missing, id, OnDrop::Detach);
+    }
+}
