@@ -58,8 +58,28 @@ type AnyEntry = Rc<Entry<dyn CompletionHandler>>;
 struct Entry<H: ?Sized> {
     in_flight: Cell<u32>,
     failure: RefCell<Option<Error>>,
+    /// It is being called, or has panicked: it may be inconsistent, and is not called.
+    is_inside: Cell<bool>,
+    /// Nobody waits for it any more: it goes when nothing of it is in flight.
+    is_left: Cell<bool>,
     waiter: RefCell<Option<Waker>>,
     handler: RefCell<H>,
+}
+
+/// A handler that is in the table. Dropping this takes it out, as soon as nothing of it is in
+/// flight.
+struct Registered<'a, H: CompletionHandler + 'static> {
+    handlers: &'a Handlers,
+    number: u32,
+    entry: &'a Entry<H>,
+}
+
+/// An event that is being dispatched. Dropping this, by a panic or not, settles what follows from
+/// it if it was the handler's last.
+struct Dispatched<'a> {
+    handlers: &'a Handlers,
+    number: u32,
+    entry: &'a Entry<dyn CompletionHandler>,
 }
 
 impl Initiator<'_> {
@@ -135,17 +155,22 @@ impl Handlers {
         if let End::Last(_) = event.end {
             entry.in_flight.set(entry.in_flight.get() - 1);
         }
-        if entry.failure.borrow().is_none() {
+        let _dispatched = Dispatched { handlers: self, number, entry: &entry };
+        if entry.failure.borrow().is_none() && !entry.is_inside.get() {
             let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
-            let outcome = entry.handler.borrow_mut().on_complete(event, &mut initiator);
-            if let Err(error) = outcome {
-                *entry.failure.borrow_mut() = Some(error);
-            }
+            entry.call(|handler| handler.on_complete(event, &mut initiator));
         }
-        if entry.in_flight.get() == 0
-            && let Some(waiter) = entry.waiter.borrow_mut().take()
-        {
-            waiter.wake();
+    }
+
+    /// Drops all handlers. Events must not come any more.
+    pub(super) fn clear(&self) {
+        let mut index = 0;
+        loop {
+            let Some(entry) = self.entries.borrow_mut().get_mut(index).map(Option::take) else {
+                return;
+            };
+            drop(entry);
+            index += 1;
         }
     }
 
@@ -163,24 +188,65 @@ impl Handlers {
     }
 
     fn remove(&self, number: u32) {
-        self.entries.borrow_mut()[number as usize - 1] = None;
+        let entry = self.entries.borrow_mut()[number as usize - 1].take();
         self.free.borrow_mut().push(number);
+        drop(entry);
+    }
+}
+
+impl<H: CompletionHandler + ?Sized> Entry<H> {
+    /// Calls the handler, and keeps what it fails with.
+    fn call(&self, act: impl FnOnce(&mut H) -> Result<(), Error>) {
+        let mut handler = self.handler.borrow_mut();
+        self.is_inside.set(true);
+        let outcome = act(&mut handler);
+        self.is_inside.set(false);
+        if let Err(error) = outcome {
+            *self.failure.borrow_mut() = Some(error);
+        }
+    }
+}
+
+impl<H: CompletionHandler + 'static> Drop for Registered<'_, H> {
+    fn drop(&mut self) {
+        if self.entry.in_flight.get() == 0 {
+            self.handlers.remove(self.number);
+        } else {
+            self.entry.is_left.set(true);
+        }
+    }
+}
+
+impl Drop for Dispatched<'_> {
+    fn drop(&mut self) {
+        if self.entry.in_flight.get() > 0 {
+            return;
+        }
+        if self.entry.is_left.get() {
+            self.handlers.remove(self.number);
+        }
+        let waiter = self.entry.waiter.take();
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
     }
 }
 
 impl TaskInitiator {
-    /// Runs a handler until it is finished or has failed, and nothing of it is in flight; then
-    /// gives it back. If this future is dropped before, the handler is called until its operations
-    /// in flight have ended, and then dropped.
+    /// Runs a handler until it has nothing in flight; then gives it back. If this future is dropped
+    /// before, the handler is called until its operations in flight have ended, and then dropped.
     ///
     /// # Errors
     ///
-    /// What the handler failed with, beside the handler itself.
+    /// Beside the handler itself: what it failed with; or that it had panicked, or nothing in
+    /// flight before it was finished.
     pub async fn run<H: CompletionHandler + 'static>(&self, handler: H) -> (H, Result<(), Error>) {
         let core = self.core();
         let entry = Rc::new(Entry {
             in_flight: Cell::new(0),
             failure: RefCell::new(None),
+            is_inside: Cell::new(false),
+            is_left: Cell::new(false),
             waiter: RefCell::new(None),
             handler: RefCell::new(handler),
         });
@@ -188,11 +254,9 @@ impl TaskInitiator {
             Ok(number) => number,
             Err(error) => return (into_handler(entry), Err(error)),
         };
+        let registered = Registered { handlers: &core.handlers, number, entry: &entry };
         let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
-        let started = entry.handler.borrow_mut().start(&mut initiator);
-        if let Err(error) = started {
-            *entry.failure.borrow_mut() = Some(error);
-        }
+        entry.call(|handler| handler.start(&mut initiator));
         poll_fn(|context| {
             if entry.in_flight.get() == 0 {
                 return Poll::Ready(());
@@ -201,11 +265,13 @@ impl TaskInitiator {
             Poll::Pending
         })
         .await;
-        core.handlers.remove(number);
+        drop(registered);
+        let failed = |reason| Err(Error::new(ErrorKind::Io, "run handler", reason));
         let outcome = match entry.failure.take() {
             Some(error) => Err(error),
+            None if entry.is_inside.get() => failed("it has panicked"),
             None if entry.handler.borrow().is_finished() => Ok(()),
-            None => Err(Error::new(ErrorKind::Io, "run handler", "it stopped before it was done")),
+            None => failed("it stopped before it was done"),
         };
         (into_handler(entry), outcome)
     }
