@@ -1,6 +1,6 @@
 //! Runs tasks: each when it is woken, and the loop between them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -18,15 +18,19 @@ use crate::processor::{EngineKind, Wake};
 pub(super) struct Tasks {
     futures: RefCell<Vec<Option<Spawned>>>,
     free: RefCell<Vec<u32>>,
+    main: Arc<ReadyWaker>,
     ready: Arc<Ready>,
+    is_running: Cell<bool>,
 }
 
 struct Spawned {
     future: Pin<Box<dyn Future<Output = ()>>>,
+    ready: Arc<ReadyWaker>,
+    /// The same.
     waker: Waker,
 }
 
-/// Tasks that can go on, by number; and who to wake if the loop sleeps.
+/// Tasks that can go on, by number, each once; and who to wake if the loop sleeps.
 struct Ready {
     queue: Mutex<VecDeque<u32>>,
     is_asleep: AtomicBool,
@@ -37,7 +41,19 @@ struct Ready {
 struct ReadyWaker {
     ready: Arc<Ready>,
     task: u32,
+    /// It is in the queue, or has ended: waking it again does nothing.
+    is_queued: AtomicBool,
 }
+
+/// A task that is polled. What is still in here at the end, a panic included, has ended.
+struct Polled<'a> {
+    tasks: &'a Tasks,
+    number: u32,
+    task: Option<Spawned>,
+}
+
+/// While it lives, the loop runs.
+pub(super) struct Running<'a>(&'a Cell<bool>);
 
 /// The number of the future that `block_on` runs.
 const MAIN: u32 = u32::MAX;
@@ -47,18 +63,22 @@ const BATCH: usize = 64;
 
 impl Core {
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _running = self.tasks.enter();
         let mut future = pin!(future);
-        let waker = self.tasks.waker(MAIN);
+        let main = Waker::from(Arc::clone(&self.tasks.main));
         let mut is_main_ready = true;
         loop {
-            if is_main_ready
-                && let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
-            {
-                return output;
+            if is_main_ready {
+                self.tasks.main.begin_poll();
+                if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&main)) {
+                    return output;
+                }
             }
             is_main_ready = self.run_ready_tasks();
             if self.has_in_flight() {
-                self.wait(is_main_ready);
+                self.turn(!is_main_ready, None).unwrap_or_else(|error| {
+                    panic!("the processor is broken for good: {error} ({})", error.reason())
+                });
             } else if !is_main_ready && self.tasks.ready.is_empty() {
                 self.waits.wake_for_room();
                 self.sleep();
@@ -67,7 +87,7 @@ impl Core {
     }
 
     /// Runs what is ready, once each; true if the main future is.
-    fn run_ready_tasks(&self) -> bool {
+    pub(super) fn run_ready_tasks(&self) -> bool {
         let mut is_main_ready = false;
         for _ in 0..BATCH {
             match self.tasks.ready.pop() {
@@ -83,57 +103,53 @@ impl Core {
         self.processor.borrow().in_flight() > 0 || !self.events.borrow().is_empty()
     }
 
-    /// One turn: waits only if no task can go on.
-    fn wait(&self, is_main_ready: bool) {
-        let ready = &self.tasks.ready;
-        ready.fall_asleep();
-        let at_least = u32::from(!is_main_ready && ready.is_empty());
-        let turned = self.turn(at_least, None);
-        ready.is_asleep.store(false, Ordering::SeqCst);
-        if let Err(error) = turned {
-            panic!("the processor is broken for good: {error} ({})", error.reason());
-        }
-    }
-
-    /// Nothing is in flight: only another thread can wake a task.
+    /// Nothing is in flight: unless a task can go on, only another thread can wake one.
     fn sleep(&self) {
+        let ready = &self.tasks.ready;
+        if !ready.is_empty() {
+            return;
+        }
         let is_simulated = self.processor.borrow().capabilities().engine == EngineKind::Simulated;
         assert!(!is_simulated, "a task waits for something that nobody will ever do");
-        let ready = &self.tasks.ready;
-        ready.fall_asleep();
-        while ready.is_empty() {
+        *ready.sleeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        while ready.fall_asleep() {
             thread::park();
         }
-        ready.is_asleep.store(false, Ordering::SeqCst);
     }
 }
 
 impl Tasks {
     pub(super) fn new(processor: Arc<dyn Wake>) -> Self {
+        let ready = Arc::new(Ready {
+            queue: Mutex::default(),
+            is_asleep: AtomicBool::new(false),
+            sleeper: Mutex::default(),
+            processor,
+        });
         Self {
             futures: RefCell::default(),
             free: RefCell::default(),
-            ready: Arc::new(Ready {
-                queue: Mutex::default(),
-                is_asleep: AtomicBool::new(false),
-                sleeper: Mutex::default(),
-                processor,
-            }),
+            main: ReadyWaker::new(&ready, MAIN),
+            ready,
+            is_running: Cell::new(false),
         }
     }
 
-    fn waker(&self, task: u32) -> Waker {
-        Waker::from(Arc::new(ReadyWaker { ready: Arc::clone(&self.ready), task }))
+    /// Says that the loop runs from here on.
+    pub(super) fn enter(&self) -> Running<'_> {
+        assert!(!self.is_running.replace(true), "the proactor runs already: await instead");
+        Running(&self.is_running)
     }
 
-    fn run(&self, number: u32) {
-        // Taken out while it runs, so that it may spawn others, and so that a panic ends it.
-        let Some(mut task) = self.futures.borrow_mut()[number as usize].take() else { return };
-        if task.future.as_mut().poll(&mut Context::from_waker(&task.waker)).is_ready() {
-            self.free.borrow_mut().push(number);
-        } else {
-            self.futures.borrow_mut()[number as usize] = Some(task);
-        }
+    /// From here on a wake-up ends the wait, also one from another thread; false if there is
+    /// nothing to wait for, because a task can go on.
+    pub(super) fn fall_asleep(&self) -> bool {
+        self.ready.fall_asleep()
+    }
+
+    /// The wait is over: wake-ups need to end nothing.
+    pub(super) fn wake_up(&self) {
+        self.ready.is_asleep.store(false, Ordering::Release);
     }
 
     pub(super) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) -> Result<(), Error> {
@@ -146,11 +162,50 @@ impl Tasks {
             }
             None => return Err(Error::new(ErrorKind::Io, "spawn task", "too many tasks")),
         };
-        let waker = self.waker(number);
-        futures[number as usize] = Some(Spawned { future, waker });
+        let ready = ReadyWaker::new(&self.ready, number);
+        let waker = Waker::from(Arc::clone(&ready));
+        futures[number as usize] = Some(Spawned { future, ready: Arc::clone(&ready), waker });
         drop(futures);
-        self.ready.push(number);
+        ready.wake();
         Ok(())
+    }
+
+    /// Drops all tasks, and those that they spawn meanwhile.
+    pub(super) fn clear(&self) {
+        loop {
+            let futures = std::mem::take(&mut *self.futures.borrow_mut());
+            self.free.borrow_mut().clear();
+            if futures.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn run(&self, number: u32) {
+        // Taken out while it runs, so that it may spawn others, and so that a panic ends it.
+        let Some(task) = self.futures.borrow_mut()[number as usize].take() else { return };
+        task.ready.begin_poll();
+        let mut polled = Polled { tasks: self, number, task: Some(task) };
+        let Some(Spawned { future, waker, .. }) = &mut polled.task else { return };
+        if future.as_mut().poll(&mut Context::from_waker(waker)).is_pending() {
+            self.futures.borrow_mut()[number as usize] = polled.task.take();
+        }
+    }
+}
+
+impl Drop for Polled<'_> {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.ready.is_queued.store(true, Ordering::Release);
+            drop(task);
+            self.tasks.free.borrow_mut().push(self.number);
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 
@@ -169,7 +224,7 @@ impl Ready {
 
     fn push(&self, task: u32) {
         self.lock().push_back(task);
-        if self.is_asleep.swap(false, Ordering::SeqCst) {
+        if self.is_asleep.swap(false, Ordering::AcqRel) {
             self.processor.wake();
             let sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(sleeper) = sleeper {
@@ -178,11 +233,25 @@ impl Ready {
         }
     }
 
-    /// From here on a wake-up from another thread ends the wait. The caller looks at the queue
-    /// once more before it waits.
-    fn fall_asleep(&self) {
-        *self.sleeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
-        self.is_asleep.store(true, Ordering::SeqCst);
+    fn fall_asleep(&self) -> bool {
+        // Before the look at the queue: who pushes after the look sees it.
+        self.is_asleep.store(true, Ordering::Release);
+        let is_empty = self.is_empty();
+        if !is_empty {
+            self.is_asleep.store(false, Ordering::Release);
+        }
+        is_empty
+    }
+}
+
+impl ReadyWaker {
+    fn new(ready: &Arc<Ready>, task: u32) -> Arc<Self> {
+        Arc::new(Self { ready: Arc::clone(ready), task, is_queued: AtomicBool::new(false) })
+    }
+
+    /// From here on the task can be woken again. What was done before it was woken is seen.
+    fn begin_poll(&self) {
+        self.is_queued.swap(false, Ordering::AcqRel);
     }
 }
 
@@ -192,6 +261,8 @@ impl TaskWake for ReadyWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.ready.push(self.task);
+        if !self.is_queued.swap(true, Ordering::AcqRel) {
+            self.ready.push(self.task);
+        }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! Handlers are primitive. A task is an adapter over the same slots: its operations carry the token
 //! of handler 0, and their events wake it. Events are taken from the queue one by one, when their
-//! slot is free already: a handler that panics, or that starts more, finds everything consistent.
+//! slot is free already: a handler that panics, or that starts more, leaves everything consistent.
 
 mod executor;
 mod handler;
@@ -88,12 +88,15 @@ impl Proactor {
         self.core.processor.borrow().capabilities().clone()
     }
 
-    /// Runs a future, and everything that it spawns, until the future is done.
+    /// Runs a future, and everything that was spawned, until the future is done.
     ///
     /// # Panics
     ///
-    /// If the future waits for something that nobody will ever do, or if the processor is broken
-    /// for good; and whatever a task or a handler panics with.
+    /// * If it is called from one of the proactor's own tasks or handlers.
+    /// * If the processor is broken for good.
+    /// * On a simulated processor, if the future waits for something that nobody will ever do.
+    /// * With whatever a task or a handler panics with. What panicked is not called again; the
+    ///   proactor can be used further.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.core.block_on(future)
     }
@@ -111,26 +114,50 @@ impl Proactor {
         self.block_on(self.initiator().run(handler))
     }
 
-    /// Dispatches what has completed, and waits up to `patience` for something to complete if
-    /// nothing has. For programs that have a loop of their own.
+    /// Runs the tasks that can go on, and dispatches what has completed. If there is neither, waits
+    /// up to `patience` for something that is in flight. For programs that have a loop of their
+    /// own.
     ///
     /// # Errors
     ///
     /// Only if the processor is broken for good.
+    ///
+    /// # Panics
+    ///
+    /// As [`Proactor::block_on`].
     pub fn turn(&self, patience: Duration) -> Result<(), Error> {
-        let at_least = u32::from(!patience.is_zero());
+        let _running = self.core.tasks.enter();
+        self.core.run_ready_tasks();
         let deadline = self.core.processor.borrow().now() + patience;
-        self.core.turn(at_least, Some(deadline))
+        self.core.turn(!patience.is_zero(), Some(deadline))
+    }
+
+    /// Operations that were started and have not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.core.processor.borrow().in_flight()
+    }
+}
+
+impl Drop for Proactor {
+    /// Drops the tasks and handlers that are not done. Each of them may own the core, which owns
+    /// them: nobody else would ever end that, and the processor would never be drained.
+    fn drop(&mut self) {
+        self.core.tasks.clear();
+        self.core.handlers.clear();
     }
 }
 
 impl Core {
-    fn turn(&self, at_least: u32, deadline: Option<Moment>) -> Result<(), Error> {
+    fn turn(&self, may_wait: bool, deadline: Option<Moment>) -> Result<(), Error> {
         {
             let mut processor = self.processor.borrow_mut();
             let mut events = self.events.borrow_mut();
-            let at_least = if events.is_empty() { at_least } else { 0 };
-            processor.submit_and_wait(at_least, deadline, &mut events)?;
+            let is_waiting = may_wait && events.is_empty() && self.tasks.fall_asleep();
+            let waited = processor.submit_and_wait(is_waiting.into(), deadline, &mut events);
+            // Before anything is dispatched: to wake a task from here need not end a wait.
+            self.tasks.wake_up();
+            waited?;
         }
         loop {
             let event = self.events.borrow_mut().pop();
