@@ -103,6 +103,14 @@ impl Waits {
         }
     }
 
+    /// Has a task woken when there may be room. One that waits for several is noted once.
+    fn wait_for_room(&self, waker: &Waker) {
+        let mut waiters = self.for_room.borrow_mut();
+        if !waiters.last().is_some_and(|last| last.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+    }
+
     pub(super) fn wake_for_room(&self) {
         if !self.for_room.borrow().is_empty() {
             let waiters = self.for_room.take();
@@ -129,16 +137,17 @@ impl Waits {
 
 impl Core {
     /// Leaves an operation to end by itself.
-    fn abandon(&self, wait: u32, missing: u32, id: OperationId, on_drop: OnDrop) {
+    fn abandon(&self, wait: u32, id: OperationId, on_drop: OnDrop) {
         let mut waits = self.waits.entries.borrow_mut();
         let place = &mut waits[wait as usize];
-        let has_ended = match place {
-            Wait::One { event, .. } => event.is_some(),
-            _ => missing == 0,
+        let missing = match place {
+            Wait::One { event, .. } => u32::from(event.is_none()),
+            Wait::Pending { missing, .. } => *missing,
+            Wait::Free | Wait::Orphan { .. } => unreachable!("it is left once"),
         };
         let left = std::mem::replace(place, Wait::Orphan { missing });
         drop(waits);
-        if has_ended {
+        if missing == 0 {
             self.waits.end(wait);
         } else if on_drop == OnDrop::Cancel {
             self.processor.borrow_mut().cancel(id);
@@ -160,7 +169,7 @@ impl Future for Perform {
                     unreachable!("a single operation waits for one event")
                 };
                 let Some(event) = event.take() else {
-                    *waker = Some(context.waker().clone());
+                    set_waker(waker, context);
                     this.state = PerformState::Waiting { wait, id, on_drop };
                     return Poll::Pending;
                 };
@@ -197,7 +206,7 @@ impl Perform {
             Ok(id) => self.state = PerformState::Waiting { wait, id, on_drop },
             Err(Full(operation)) => {
                 waits.end(wait);
-                waits.for_room.borrow_mut().push(context.waker().clone());
+                waits.wait_for_room(context.waker());
                 self.state = PerformState::New(operation);
             }
         }
@@ -208,7 +217,7 @@ impl Perform {
 impl Drop for Perform {
     fn drop(&mut self) {
         let PerformState::Waiting { wait, id, on_drop } = self.state else { return };
-        self.core.abandon(wait, 1, id, on_drop);
+        self.core.abandon(wait, id, on_drop);
     }
 }
 
@@ -225,16 +234,18 @@ impl Future for PerformChain {
         let this = &mut *self;
         match std::mem::replace(&mut this.state, ChainState::Done) {
             ChainState::New(chain) => {
-                let missing = u32::try_from(chain.length()).expect("a chain is short");
+                let length = chain.length();
+                let missing = u32::try_from(length).expect("a chain is short");
                 let waker = Some(context.waker().clone());
                 let waits = &this.core.waits;
-                let wait = waits.begin(Wait::Pending { waker, missing, events: Vec::new() });
+                let events = Vec::with_capacity(length);
+                let wait = waits.begin(Wait::Pending { waker, missing, events });
                 let token = Token { handler: TASKS, tag: wait };
                 match this.core.processor.borrow_mut().accept_chain(chain, token) {
                     Ok(id) => this.state = ChainState::Waiting { wait, id },
                     Err(Full(chain)) => {
                         waits.end(wait);
-                        waits.for_room.borrow_mut().push(context.waker().clone());
+                        waits.wait_for_room(context.waker());
                         this.state = ChainState::New(chain);
                     }
                 }
@@ -244,7 +255,7 @@ impl Future for PerformChain {
                 if let Wait::Pending { waker, missing: 1.., .. } =
                     &mut this.core.waits.entries.borrow_mut()[wait as usize]
                 {
-                    *waker = Some(context.waker().clone());
+                    set_waker(waker, context);
                     this.state = ChainState::Waiting { wait, id };
                     return Poll::Pending;
                 }
@@ -261,10 +272,14 @@ impl Future for PerformChain {
 impl Drop for PerformChain {
     fn drop(&mut self) {
         let ChainState::Waiting { wait, id } = self.state else { return };
-        let missing = match self.core.waits.entries.borrow()[wait as usize] {
-            Wait::Pending { missing, .. } => missing,
-            _ => 0,
-        };
-        self.core.abandon(wait, missing, id, OnDrop::Detach);
+        self.core.abandon(wait, id, OnDrop::Detach);
+    }
+}
+
+/// Has the task woken that polls now. It mostly is the one that polled before.
+fn set_waker(waker: &mut Option<Waker>, context: &Context<'_>) {
+    match waker {
+        Some(waker) => waker.clone_from(context.waker()),
+        None => *waker = Some(context.waker().clone()),
     }
 }
