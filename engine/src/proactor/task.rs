@@ -1,6 +1,6 @@
 //! Tasks: sequences of steps that read from top to bottom, over the same slots as handlers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,12 +23,21 @@ use crate::units::{Moment, WallTime};
 pub struct TaskInitiator(Rc<Core>);
 
 /// The result of a spawned task, to be awaited. Dropping it leaves the task running.
+///
+/// # Panics
+///
+/// Awaiting it panics if the task has panicked.
 pub struct JoinHandle<T>(Rc<Joint<T>>);
 
 struct Joint<T> {
     output: RefCell<Option<T>>,
+    /// The task has ended, by a panic if there is no output.
+    is_over: Cell<bool>,
     waiter: RefCell<Option<Waker>>,
 }
+
+/// The task's side of a joint. Dropping it, by a panic or not, says that the task has ended.
+struct TaskEnd<T>(Rc<Joint<T>>);
 
 impl TaskInitiator {
     pub(super) fn new(core: Rc<Core>) -> Self {
@@ -129,14 +138,15 @@ impl TaskInitiator {
         &self,
         future: impl Future<Output = T> + 'static,
     ) -> Result<JoinHandle<T>, Error> {
-        let joint = Rc::new(Joint { output: RefCell::new(None), waiter: RefCell::new(None) });
-        let end = Rc::clone(&joint);
+        let joint = Rc::new(Joint {
+            output: RefCell::new(None),
+            is_over: Cell::new(false),
+            waiter: RefCell::new(None),
+        });
+        let end = TaskEnd(Rc::clone(&joint));
         self.0.tasks.spawn(Box::pin(async move {
             let output = future.await;
-            *end.output.borrow_mut() = Some(output);
-            if let Some(waiter) = end.waiter.take() {
-                waiter.wake();
-            }
+            *end.0.output.borrow_mut() = Some(output);
         }))?;
         Ok(JoinHandle(joint))
     }
@@ -189,10 +199,22 @@ impl<T> Future for JoinHandle<T> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         match self.0.output.take() {
             Some(output) => Poll::Ready(output),
+            None if self.0.is_over.get() => {
+                panic!("the task panicked, or was polled after its end")
+            }
             None => {
                 *self.0.waiter.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending
             }
+        }
+    }
+}
+
+impl<T> Drop for TaskEnd<T> {
+    fn drop(&mut self) {
+        self.0.is_over.set(true);
+        if let Some(waiter) = self.0.waiter.take() {
+            waiter.wake();
         }
     }
 }
