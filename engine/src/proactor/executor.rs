@@ -80,7 +80,7 @@ impl Core {
                     panic!("the processor is broken for good: {error} ({})", error.reason())
                 });
             } else if !is_main_ready && self.tasks.ready.is_empty() {
-                self.waits.wake_for_room();
+                self.waits.wake_for_room(0);
                 self.sleep();
             }
         }

@@ -150,6 +150,8 @@ impl Drop for Proactor {
 
 impl Core {
     fn turn(&self, may_wait: bool, deadline: Option<Moment>) -> Result<(), Error> {
+        // Again, because who was woken in the last turn may have had no use for the room.
+        self.wake_for_room();
         {
             let mut processor = self.processor.borrow_mut();
             let mut events = self.events.borrow_mut();
@@ -159,13 +161,19 @@ impl Core {
             self.tasks.wake_up();
             waited?;
         }
+        // Before those that the events wake: they had their turn.
+        self.wake_for_room();
         loop {
             let event = self.events.borrow_mut().pop();
             let Some(event) = event else { break };
             self.dispatch(event);
         }
-        self.waits.wake_for_room();
         Ok(())
+    }
+
+    fn wake_for_room(&self) {
+        let in_flight = self.processor.borrow().in_flight();
+        self.waits.wake_for_room(in_flight);
     }
 
     fn dispatch(&self, event: CompletionEvent) {

@@ -3,7 +3,8 @@
 //! A future that waits for an operation owns none of its memory: the slot does. Dropping the future
 //! leaves the operation to its slot; when it ends, whatever it owns or brought is dropped.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -20,8 +21,16 @@ use crate::processor::Full;
 pub(super) struct Waits {
     entries: RefCell<Vec<Wait>>,
     free: RefCell<Vec<u32>>,
-    /// Those that found the processor full.
-    for_room: RefCell<Vec<Waker>>,
+    /// Those that found the processor full, the oldest first.
+    for_room: RefCell<VecDeque<RoomWaiter>>,
+    /// The most that was in flight when one of them found no room.
+    full_at: Cell<u32>,
+}
+
+/// A task that found no room, and how much was in flight then: with less, it may find some.
+struct RoomWaiter {
+    waker: Waker,
+    in_flight: u32,
 }
 
 /// What a task waits for; an operation's tag is its index.
@@ -104,17 +113,31 @@ impl Waits {
     }
 
     /// Has a task woken when there may be room. One that waits for several is noted once.
-    fn wait_for_room(&self, waker: &Waker) {
+    fn wait_for_room(&self, waker: &Waker, in_flight: u32) {
+        self.full_at.set(self.full_at.get().max(in_flight));
         let mut waiters = self.for_room.borrow_mut();
-        if !waiters.last().is_some_and(|last| last.will_wake(waker)) {
-            waiters.push(waker.clone());
+        match waiters.back_mut() {
+            Some(last) if last.waker.will_wake(waker) => last.in_flight = in_flight,
+            _ => waiters.push_back(RoomWaiter { waker: waker.clone(), in_flight }),
         }
     }
 
-    pub(super) fn wake_for_room(&self) {
-        if !self.for_room.borrow().is_empty() {
-            let waiters = self.for_room.take();
-            waiters.into_iter().for_each(Waker::wake);
+    /// Wakes who may find room, the oldest first and as many as there is room for. To wake all
+    /// would poll each of them for every operation that ends, and those that found none again would
+    /// keep the loop from waiting.
+    pub(super) fn wake_for_room(&self, mut in_flight: u32) {
+        let mut index = 0;
+        while in_flight < self.full_at.get() {
+            let mut waiters = self.for_room.borrow_mut();
+            let Some(waiter) = waiters.get(index) else { return };
+            if waiter.in_flight <= in_flight {
+                index += 1;
+                continue;
+            }
+            let waiter = waiters.remove(index);
+            drop(waiters);
+            in_flight += 1;
+            waiter.expect("it was just there").waker.wake();
         }
     }
 
@@ -206,7 +229,7 @@ impl Perform {
             Ok(id) => self.state = PerformState::Waiting { wait, id, on_drop },
             Err(Full(operation)) => {
                 waits.end(wait);
-                waits.wait_for_room(context.waker());
+                waits.wait_for_room(context.waker(), processor.in_flight());
                 self.state = PerformState::New(operation);
             }
         }
@@ -241,11 +264,12 @@ impl Future for PerformChain {
                 let events = Vec::with_capacity(length);
                 let wait = waits.begin(Wait::Pending { waker, missing, events });
                 let token = Token { handler: TASKS, tag: wait };
-                match this.core.processor.borrow_mut().accept_chain(chain, token) {
+                let mut processor = this.core.processor.borrow_mut();
+                match processor.accept_chain(chain, token) {
                     Ok(id) => this.state = ChainState::Waiting { wait, id },
                     Err(Full(chain)) => {
                         waits.end(wait);
-                        waits.wait_for_room(context.waker());
+                        waits.wait_for_room(context.waker(), processor.in_flight());
                         this.state = ChainState::New(chain);
                     }
                 }
