@@ -6,6 +6,7 @@ mod support;
 mod allocation;
 mod conformance;
 mod disturbance;
+mod proactor;
 mod simulation;
 mod startup;
 mod teardown;
