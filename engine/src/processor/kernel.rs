@@ -159,8 +159,6 @@ impl KernelProcessor {
         Some(entry)
     }
 
-    #[inline(always)]
-
     /// Encodes a chain's members, and counts them; none if one of them is for a helper: then we
     /// run the chain.
     fn encode_chain(&mut self, head: u32) -> Option<usize> {
