@@ -859,6 +859,27 @@ fn a_turn_runs_tasks_too() {
 }
 
 #[test]
+fn a_task_that_an_event_wakes_does_not_ring_the_bell() {
+    fn writes() -> u64 {
+        let account = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        let line = account.lines().find_map(|line| line.strip_prefix("syscw: "));
+        line.expect("proc_pid_io(5)").parse().unwrap()
+    }
+
+    let _hold = machine::shared();
+    for setting in settings(8).into_iter().filter(|setting| setting.name == "io_uring") {
+        let tasks = setting.proactor.initiator();
+        let before = writes();
+        setting.proactor.block_on(async {
+            for _ in 0..1000 {
+                assert_eq!(tasks.perform(Operation::Nop).await.0, Ok(0));
+            }
+        });
+        assert!(writes() - before < 10, "a write to the bell is a system call a turn");
+    }
+}
+
+#[test]
 fn sleep_passes_in_virtual_time() {
     let setting = in_memory(1, 8, FaultPlan::none());
     let (tasks, order) = (setting.proactor.initiator(), Rc::new(RefCell::new(Vec::new())));
