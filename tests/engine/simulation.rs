@@ -484,3 +484,33 @@ fn choose_options(request: &mut Request, random: &mut Random) {
 fn pick(random: &mut Random, count: u64) -> usize {
     usize::try_from(random.below(count)).unwrap()
 }
+
+#[test]
+fn a_source_that_shrinks_while_it_is_read_directly_is_copied_again() {
+    let mut times_again = 0;
+    for completions in 0..60 {
+        let world = SimulatedWorld::new();
+        world.add_file("/source", vec![7; 90_000]);
+        let shrink = move |world: &SimulatedWorld| {
+            world.remove("/elsewhere");
+            assert!(world.change("/source", Fault::SourceShrunk, &mut Random::new(completions)));
+        };
+        world.add_file("/elsewhere", "still there");
+        let plan = FaultPlan::none().call_after(completions, shrink);
+        let mut request = Request::new(["/source"], "/target");
+        request.options.direct = Direct::On;
+        request.options.reflink = Reflink::Never;
+        (request.options.small_bytes_max, request.options.block_bytes) = (4096, 4096);
+        request.options.large_bytes_min = 80_000;
+        let proactor = Proactor::new(Box::new(SimulatedProcessor::new(1, 64, &world, plan)));
+        let cancellation = Cancellation::default();
+        let copied = copy_on(&proactor, &request, &(), &Progress::default(), &cancellation);
+        assert_eq!(copied.unwrap().failed, 0, "shrunk after {completions} completions");
+        if world.status("/elsewhere").is_none() {
+            times_again += 1;
+            let length = world.read("/source").unwrap().len();
+            assert!([length, 90_000].contains(&world.read("/target").unwrap().len()));
+        }
+    }
+    assert!(times_again > 10, "it shrank {times_again} times");
+}

@@ -458,10 +458,10 @@ impl Worker<'_> {
         if route.preallocate && !new.is_in_place() {
             self.preallocate(target, size, labels).await?;
         }
-        if !self.set_direct(source, route.read_alignment).await {
+        if route.read_alignment > 1 && !self.set_direct(source, true).await {
             (route.read_alignment, route.path) = (1, DataPath::MixedDirect);
         }
-        if !self.set_direct(target, route.write_alignment).await {
+        if route.write_alignment > 1 && !self.set_direct(target, true).await {
             (route.write_alignment, route.path) = (1, DataPath::MixedDirect);
         }
         if (route.read_alignment, route.write_alignment) == (1, 1) {
@@ -475,7 +475,12 @@ impl Worker<'_> {
             write_alignment: route.write_alignment,
             mode: self.job.options.pipeline,
         };
-        self.move_blocks(source, target, geometry, labels).await?;
+        let moved = self.move_blocks(source, target, geometry, labels).await;
+        if route.read_alignment > 1 {
+            // If it is read again, because it was changed, it may be read through the page cache.
+            self.set_direct(source, false).await;
+        }
+        moved?;
         if Pipeline::is_padded(&geometry) {
             self.cut(target, size, labels).await?;
         }
@@ -550,12 +555,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Switches direct I/O on where an alignment asks for it; false if the file system can't.
-    async fn set_direct(&self, file: &File, alignment: u32) -> bool {
-        if alignment == 1 {
-            return true;
-        }
-        let set = SetDirect { file: file.clone(), is_direct: true };
+    /// Switches direct I/O on or off; false if the file system can't.
+    async fn set_direct(&self, file: &File, is_direct: bool) -> bool {
+        let set = SetDirect { file: file.clone(), is_direct };
         self.io.perform(Operation::SetDirect(set)).await.is_ok()
     }
 
