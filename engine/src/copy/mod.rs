@@ -2,8 +2,12 @@
 
 mod account;
 mod blocks;
+mod data;
+mod directory;
 mod file;
 mod io;
+mod leftover;
+mod link;
 mod operands;
 mod options;
 mod pipeline;

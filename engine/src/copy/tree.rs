@@ -8,50 +8,24 @@
 //! A directory is finished (mode, times, publication) when its last piece is. Listing goes on as a
 //! piece of its own, so a flat directory of any size is shared, and nothing holds all its names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use nix::libc;
 
+use super::FollowLinks;
+use super::directory::{Directory, Entry};
 use super::publish::Target;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
-use super::{Durability, Event, FollowLinks, Publication, Stage as StageOption};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{LISTING_BYTES, NAME_BYTES_MAX};
 use crate::operation::{
-    ChangeMode, ChangeTimes, File, FileKind, FileStatus, ListDirectory, MakeDirectory, Name, Open,
-    Operation, Place, Rename, Subject, SymbolicLink, SyncReach, directory_entries,
+    File, FileKind, FileStatus, ListDirectory, Name, Open, Operation, Place, directory_entries,
 };
 use crate::proactor::WorkQueue;
-
-/// A directory that is being copied.
-pub(super) struct Directory {
-    parent: Option<Arc<Directory>>,
-    /// Its name, or the operand's path.
-    source_path: PathBuf,
-    target_path: PathBuf,
-    source: File,
-    target: File,
-    status: FileStatus,
-    target_status: FileStatus,
-    /// The mode that it was made with; none if it was there before.
-    made_with: Option<u32>,
-    /// Nobody sees it before a stage above it is published, or its own.
-    is_staged: bool,
-    /// It is a stage itself, to be published when it is finished.
-    stage: Option<Stage>,
-    /// The directory above, where it was made in the open and is no part of this tree: its name is
-    /// to be made durable there.
-    above: Option<File>,
-    /// Links were made in it in the open. A link can't be synced by itself: what it says is durable
-    /// with its name, its times only with the whole file system.
-    has_open_links: AtomicBool,
-    /// Pieces that are not done.
-    pending: AtomicUsize,
-}
 
 /// A piece of work.
 pub(super) enum Piece {
@@ -61,12 +35,6 @@ pub(super) enum Piece {
 
 /// Pieces that wait.
 pub(super) type Pieces = WorkQueue<Piece>;
-
-/// A name below a directory that is being copied.
-struct Entry<'a> {
-    directory: &'a Directory,
-    name: &'a Name,
-}
 
 /// Names of one listing.
 struct Batch {
@@ -97,23 +65,9 @@ impl Worker<'_> {
     pub(super) fn root(
         source: (File, FileStatus, &Path),
         target: (File, FileStatus, &Path),
-        (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
+        made: (Option<u32>, Option<Stage>, Option<File>),
     ) -> Piece {
-        Piece::List(Arc::new(Directory {
-            parent: None,
-            source_path: source.2.to_owned(),
-            target_path: target.2.to_owned(),
-            source: source.0,
-            target: target.0,
-            status: source.1,
-            target_status: target.1,
-            made_with,
-            is_staged: stage.is_some(),
-            stage,
-            above,
-            has_open_links: AtomicBool::new(false),
-            pending: AtomicUsize::new(1),
-        }))
+        Piece::List(Arc::new(Directory::root(source, target, made)))
     }
 
     fn offer(piece: Piece, pieces: &Pieces, own: &mut Vec<Piece>) {
@@ -137,90 +91,6 @@ impl Worker<'_> {
                 self.release(parent).await;
             }
         }
-    }
-
-    /// Opens a directory below `parent`, and makes or opens its copy.
-    async fn open_pair(&self, parent: &Arc<Directory>, name: &Name) -> Result<Directory, Error> {
-        let labels = Entry { directory: parent, name };
-        let on_source = |error: Error| error.on(labels.source());
-        let open = Open::new(Place::at(&parent.source, name), libc::O_RDONLY | libc::O_DIRECTORY);
-        let is_followed = self.job.options.links == FollowLinks::Always;
-        let open = if is_followed { open } else { open.confined() };
-        let source = self.io.open(open).await.map_err(on_source)?;
-        let status = self.io.status_of(&source).await.map_err(on_source)?;
-        if is_followed {
-            parent.check_no_loop(&status).map_err(on_source)?;
-        }
-        parent.check_not_a_copy(&status).map_err(on_source)?;
-        let is_staged = parent.is_staged;
-        let (target, made_with, stage) = self
-            .open_or_make(&parent.target, name, &status, is_staged)
-            .await
-            .map_err(|error| error.on(labels.target()))?;
-        let target_status = self.io.status_of(&target).await;
-        let target_status = target_status.map_err(|error| error.on(labels.target()))?;
-        Ok(Directory {
-            parent: Some(Arc::clone(parent)),
-            source_path: PathBuf::from(name.as_os_str()),
-            target_path: PathBuf::from(name.as_os_str()),
-            source,
-            target,
-            status,
-            target_status,
-            made_with,
-            is_staged: is_staged || stage.is_some(),
-            stage,
-            above: None,
-            has_open_links: AtomicBool::new(false),
-            pending: AtomicUsize::new(1),
-        })
-    }
-
-    /// Opens the copy of a directory, or makes it: in the open inside a stage, else as a stage of
-    /// its own.
-    pub(super) async fn open_or_make(
-        &self,
-        parent: &File,
-        name: &Name,
-        source: &FileStatus,
-        is_staged: bool,
-    ) -> Result<(File, Option<u32>, Option<Stage>), Error> {
-        if !is_staged {
-            let place = Place::at(parent, name);
-            if let Some(status) = self.io.status_at(place.clone(), false).await? {
-                if status.kind != FileKind::Directory {
-                    let reason = "cannot overwrite non-directory with directory";
-                    return Err(Error::new(ErrorKind::Operand, "create", reason));
-                }
-                if status.is_same_file(source) {
-                    let reason = "source and target are the same file";
-                    return Err(Error::new(ErrorKind::Operand, "copy", reason));
-                }
-                // A killed run may have come as far as the final name.
-                self.remove_left_stage_of(parent, name).await?;
-                return Ok((self.open_below(parent, name).await?, None, None));
-            }
-            if self.job.options.stage == StageOption::Auto {
-                let (stage, directory) = self.make_stage(parent, name).await?;
-                return Ok((directory, Some(0o700), Some(stage)));
-            }
-        }
-        let mode = source.mode & 0o1777 | 0o700;
-        let make = MakeDirectory { place: Place::at(parent, name), mode };
-        match self.io.perform(Operation::MakeDirectory(make)).await {
-            Ok(_) => Ok((self.open_below(parent, name).await?, Some(mode), None)),
-            // Somebody else was faster.
-            Err(error) if error.errno() == Some(Errno::EEXIST) && !is_staged => {
-                Ok((self.open_below(parent, name).await?, None, None))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Opens a directory in another, through no link.
-    pub(super) async fn open_below(&self, parent: &File, name: &Name) -> Result<File, Error> {
-        let open = Open::new(Place::at(parent, name), libc::O_RDONLY | libc::O_DIRECTORY);
-        self.io.open(open.confined()).await
     }
 
     /// Reads names, and copies what they stand for.
@@ -365,220 +235,5 @@ impl Worker<'_> {
             directory.has_open_links.store(true, Ordering::Relaxed);
         }
         self.copy_symbolic_link(Place::at(&directory.source, name), &target, labels).await
-    }
-
-    /// Copies a symbolic link as a link, with its times.
-    pub(super) async fn copy_symbolic_link(
-        &self,
-        source: Place,
-        target: &Target,
-        labels: &dyn Labels,
-    ) -> Result<(), Error> {
-        let on_source = |error: Error| error.on(labels.source());
-        let on_target = |error: Error| error.on(labels.target());
-        // Reading the link would change the time of its last reading.
-        let status = self.io.status_at(source.clone(), false).await.map_err(on_source)?;
-        let status = status.ok_or_else(|| on_source(Error::from_errno("status", Errno::ENOENT)))?;
-        let content = self.io.read_link(source).await.map_err(on_source)?;
-        let place = Place::at(&target.directory, &target.name);
-        let make =
-            |place| Operation::SymbolicLink(SymbolicLink { place, content: content.clone() });
-        let made = self.io.perform(make(place.clone())).await;
-        let publication = match made {
-            Ok(_) if target.is_staged => Publication::Staged,
-            Ok(_) => Publication::New,
-            Err(error) if error.errno() == Some(Errno::EEXIST) && !target.is_staged => {
-                self.replace_by_link(target, &status, make, labels).await.map_err(on_target)?;
-                Publication::Replaced
-            }
-            Err(error) => return Err(on_target(error)),
-        };
-        let times = Box::new(status.times());
-        let change = ChangeTimes { subject: Subject::Place(place), times };
-        self.io.perform(Operation::ChangeTimes(change)).await.map_err(on_target)?;
-        if target.is_operand && self.job.options.durability == Durability::Full {
-            // Its times are durable with the whole file system only.
-            self.sync(&target.directory, SyncReach::FileSystem).await.map_err(on_target)?;
-        }
-        self.summary.borrow_mut().links += 1;
-        if self.job.observer.wants_copies() {
-            let (source, target) = (labels.source(), labels.target());
-            let (source, target) = (source.as_path(), target.as_path());
-            let event = Event::Copied { source, target, path: None, publication, bytes: 0 };
-            self.job.observer.on_event(&event);
-        }
-        Ok(())
-    }
-
-    /// Puts a link in the place of what stands there, as cp does; never of a directory.
-    async fn replace_by_link(
-        &self,
-        target: &Target,
-        source: &FileStatus,
-        make: impl Fn(Place) -> Operation,
-        labels: &dyn Labels,
-    ) -> Result<(), Error> {
-        let place = Place::at(&target.directory, &target.name);
-        if let Some(standing) = self.io.status_at(place.clone(), false).await? {
-            if standing.kind == FileKind::Directory {
-                let reason = "cannot overwrite a directory with a link";
-                return Err(Error::new(ErrorKind::Operand, "create", reason));
-            }
-            self.check_overwrite(source, &standing, labels)?;
-        }
-        for attempt in 0..crate::limits::TEMPORARY_ATTEMPTS_MAX {
-            let salt = self.salt(attempt);
-            let name = super::temporary::temporary_name(target.name.as_bytes(), salt);
-            let name = Name::new(name).map_err(|errno| Error::from_errno("create", errno))?;
-            match self.io.perform(make(Place::at(&target.directory, &name))).await {
-                Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    self.remove_leftover(target, &name).await?;
-                    continue;
-                }
-                made => made?,
-            };
-            let source = Place::at(&target.directory, &name);
-            let rename = Rename { source, target: place.clone(), replace: true };
-            match self.io.perform_always(Operation::Rename(rename)).await {
-                Ok(_) => return Ok(()),
-                // A link can't be locked: another run has taken it for a leftover.
-                Err(error) if error.errno() == Some(Errno::ENOENT) => {}
-                Err(error) => {
-                    self.io.remove(&target.directory, &name, false).await;
-                    return Err(error);
-                }
-            }
-        }
-        Err(Error::from_errno("create", Errno::EEXIST))
-    }
-
-    /// Gives up one piece of a directory; with the last one it is finished, and so may be those
-    /// above it.
-    async fn release(&self, directory: Arc<Directory>) {
-        let mut next = Some(directory);
-        while let Some(directory) = next {
-            if directory.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
-                return;
-            }
-            if let Err(error) = self.finish(&directory).await {
-                self.fail(&error.on(directory.target_path()));
-            }
-            next = directory.parent.clone();
-        }
-    }
-
-    /// Mode and times last: nothing is written into it any more.
-    async fn finish(&self, directory: &Directory) -> Result<(), Error> {
-        if self.job.cancellation.is_cancelled() {
-            self.summary.borrow_mut().was_cancelled = true;
-            if let Some(stage) = &directory.stage {
-                self.remove_stage(stage).await;
-            }
-            return Ok(());
-        }
-        if let Some(made_with) = directory.made_with
-            && let Err(error) = self.finish_attributes(directory, made_with).await
-        {
-            // What is in it is complete all the same.
-            self.fail(&error.on(directory.target_path()));
-        }
-        let publication = match &directory.stage {
-            Some(stage) => {
-                self.publish_stage(stage, &directory.target).await?;
-                Publication::New
-            }
-            None if directory.is_staged => Publication::Staged,
-            None => {
-                if self.job.options.durability == Durability::Full {
-                    let has_links = directory.has_open_links.load(Ordering::Relaxed);
-                    let reach = if has_links { SyncReach::FileSystem } else { SyncReach::File };
-                    self.sync(&directory.target, reach).await?;
-                    if let Some(above) = &directory.above {
-                        self.sync_names(above, &directory.target).await?;
-                    }
-                }
-                Publication::New
-            }
-        };
-        self.summary.borrow_mut().directories += 1;
-        if self.job.observer.wants_copies() {
-            let (source, target) = (directory.source_path(), directory.target_path());
-            let (source, target) = (source.as_path(), target.as_path());
-            let event = Event::Copied { source, target, path: None, publication, bytes: 0 };
-            self.job.observer.on_event(&event);
-        }
-        Ok(())
-    }
-
-    async fn finish_attributes(&self, directory: &Directory, made_with: u32) -> Result<(), Error> {
-        let source = &directory.status;
-        let is_right = source.mode == made_with && !self.job.surroundings.has_umask;
-        if !is_right {
-            let status = self.io.status_of(&directory.target).await?;
-            let is_same_owner = (status.owner, status.group) == (source.owner, source.group);
-            // The set-group-id bit of the directory above is inherited, and stays.
-            let kept = if is_same_owner { source.mode & 0o6000 } else { 0 };
-            let mode = source.mode & 0o1777 | kept | status.mode & 0o2000;
-            let change = ChangeMode { file: directory.target.clone(), mode };
-            self.io.perform(Operation::ChangeMode(change)).await?;
-        }
-        let change = ChangeTimes {
-            subject: Subject::File(directory.target.clone()),
-            times: Box::new(source.times()),
-        };
-        self.io.perform(Operation::ChangeTimes(change)).await.map(drop)
-    }
-}
-
-impl Directory {
-    fn source_path(&self) -> PathBuf {
-        match &self.parent {
-            Some(parent) => parent.source_path().join(&self.source_path),
-            None => self.source_path.clone(),
-        }
-    }
-
-    fn target_path(&self) -> PathBuf {
-        match &self.parent {
-            Some(parent) => parent.target_path().join(&self.target_path),
-            None => self.target_path.clone(),
-        }
-    }
-
-    /// Fails if a link or a mount leads from the source to a directory that is being written: its
-    /// copy would be copied into it without end.
-    fn check_not_a_copy(&self, below: &FileStatus) -> Result<(), Error> {
-        let mut above = Some(self);
-        while let Some(directory) = above {
-            if directory.target_status.is_same_file(below) {
-                let reason = "cannot copy a directory into itself";
-                return Err(Error::new(ErrorKind::Operand, "enter", reason));
-            }
-            above = directory.parent.as_deref();
-        }
-        Ok(())
-    }
-
-    /// Fails if a followed link leads back to a directory that is being copied.
-    fn check_no_loop(&self, below: &FileStatus) -> Result<(), Error> {
-        let mut above = Some(self);
-        while let Some(directory) = above {
-            if directory.status.is_same_file(below) {
-                let reason = "a symbolic link leads back to a directory above it";
-                return Err(Error::new(ErrorKind::Operand, "enter", reason));
-            }
-            above = directory.parent.as_deref();
-        }
-        Ok(())
-    }
-}
-
-impl Labels for Entry<'_> {
-    fn source(&self) -> PathBuf {
-        self.directory.source_path().join(self.name.as_os_str())
-    }
-
-    fn target(&self) -> PathBuf {
-        self.directory.target_path().join(self.name.as_os_str())
     }
 }

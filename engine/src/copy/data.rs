@@ -1,0 +1,405 @@
+//! Moving the bytes of one file to another, the way that the evidence says.
+//!
+//! `route` decides how, and `pipeline` what comes next; here it is done.
+
+use super::blocks::{BlockCopy, Side};
+use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
+use super::publish::NewFile;
+use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
+use super::worker::{Labels, Worker};
+use super::{DataPath, PipelineMode};
+use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::COPY_RANGE_BYTES_MAX;
+use crate::operation::{
+    Allocate, AllocateMode, CURRENT_POSITION, CacheStatus, CloneFile, CopyRange, File, FileKind,
+    FileStatus, Handle, Operation, Read, SetDirect, Truncate, Write,
+};
+
+/// What a page of the page cache holds.
+const PAGE_BYTES: u64 = 4096;
+
+impl Worker<'_> {
+    /// Moves all bytes, the way that the evidence says. Returns the way, and how many.
+    pub(super) async fn move_data(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        new: &NewFile,
+        labels: &dyn Labels,
+    ) -> Result<(DataPath, u64), Error> {
+        let target = &new.file;
+        let size = status.size_bytes;
+        // What has no size is read to its end: pipes, and most of /proc.
+        if status.kind != FileKind::Regular || size == 0 || self.is_attribute(source, status).await
+        {
+            let bytes = self.move_stream(source, status, new, labels).await?;
+            return Ok((
+                if size == 0 && bytes == 0 { DataPath::Small } else { DataPath::Stream },
+                bytes,
+            ));
+        }
+        let path = if size <= u64::from(self.job.options.small_bytes_max) || new.is_stream() {
+            self.move_small(source, new, size, labels).await?;
+            DataPath::Small
+        } else if self.try_clone(source, status, target, labels).await? {
+            self.job.progress.add_bytes(size);
+            DataPath::Clone
+        } else if size >= self.job.options.large_bytes_min {
+            self.move_large(source, status, new, labels).await?
+        } else {
+            self.move_small(source, new, size, labels).await?;
+            DataPath::Small
+        };
+        if new.is_in_place() {
+            self.cut(target, size, labels).await?;
+        }
+        Ok((path, size))
+    }
+
+    /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most
+    /// are shorter.
+    async fn is_attribute(&self, file: &File, status: &FileStatus) -> bool {
+        status.size_bytes == PAGE_BYTES
+            && matches!(self.magic(status.device, file).await, magic::SYSFS | magic::CONFIGFS)
+    }
+
+    /// Cuts a regular file to its length; others have none.
+    async fn cut(&self, target: &File, size: u64, labels: &dyn Labels) -> Result<(), Error> {
+        let truncate = Truncate { file: target.clone(), length_bytes: size };
+        match self.io.perform(Operation::Truncate(truncate)).await {
+            Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(()),
+            cut => cut.map(drop).map_err(|error| error.on(labels.target())),
+        }
+    }
+
+    /// Moves the bytes through one buffer, in this worker's turn.
+    async fn move_small(
+        &self,
+        source: &File,
+        new: &NewFile,
+        size: u64,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        let buffer = self.take_buffer();
+        let geometry = Geometry {
+            size_bytes: size,
+            block_bytes: buffer.length(),
+            depth: 1,
+            read_alignment: 1,
+            write_alignment: 1,
+            mode: PipelineMode::Unlinked,
+        };
+        let is_stream = new.is_stream();
+        let mut pipeline = Pipeline::new(geometry);
+        let mut step = pipeline.start(0);
+        let mut buffer = buffer;
+        loop {
+            let next;
+            (next, buffer) = match step {
+                Step::Rest => break,
+                Step::Read(transfer) => {
+                    let read = Read {
+                        handle: source.into(),
+                        buffer,
+                        offset_bytes: transfer.file_offset,
+                        start: transfer.buffer_start,
+                        length: transfer.length,
+                    };
+                    let label = |error: Error| error.on(labels.source()).at(transfer.file_offset);
+                    let read =
+                        self.io.perform_counted(Operation::Read(read)).await.map_err(label)?;
+                    let (bytes, Operation::Read(Read { buffer, .. })) = read else {
+                        unreachable!("an operation comes back as itself")
+                    };
+                    (pipeline.on_read_complete(0, bytes), buffer)
+                }
+                Step::Write { transfer, .. } => {
+                    let offset = transfer.file_offset;
+                    let write = Write {
+                        handle: Handle::from(&new.file),
+                        buffer,
+                        offset_bytes: if is_stream { CURRENT_POSITION } else { offset },
+                        start: transfer.buffer_start,
+                        length: transfer.length,
+                    };
+                    let label = |error: Error| error.on(labels.target()).at(offset);
+                    let written = self.io.perform_counted(Operation::Write(write)).await;
+                    let (bytes, Operation::Write(Write { buffer, .. })) = written.map_err(label)?
+                    else {
+                        unreachable!("an operation comes back as itself")
+                    };
+                    self.job.progress.add_bytes(u64::from(bytes));
+                    (pipeline.on_write_complete(0, bytes), buffer)
+                }
+                Step::ReadThenWrite(_) => unreachable!("nothing is linked here"),
+            };
+            self.io.check()?;
+            step = next.map_err(|error| explain(error, labels))?;
+        }
+        self.give_back(buffer);
+        Ok(())
+    }
+
+    /// Reads to the end, wherever that is. Returns how many bytes there were.
+    async fn move_stream(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        new: &NewFile,
+        labels: &dyn Labels,
+    ) -> Result<u64, Error> {
+        let has_position = status.kind == FileKind::Regular;
+        let is_stream = new.is_stream();
+        let mut buffer = self.take_buffer();
+        let mut copied = 0;
+        loop {
+            let length = buffer.length();
+            let offset_bytes = if has_position { copied } else { CURRENT_POSITION };
+            let read = Read { handle: source.into(), buffer, offset_bytes, start: 0, length };
+            let label = |error: Error| error.on(labels.source()).at(copied);
+            self.io.check()?;
+            let read = self.io.perform_counted(Operation::Read(read)).await.map_err(label)?;
+            let (bytes, Operation::Read(read)) = read else {
+                unreachable!("an operation comes back as itself")
+            };
+            buffer = read.buffer;
+            if bytes == 0 {
+                break;
+            }
+            let mut start = 0;
+            while start < bytes {
+                let offset = copied + u64::from(start);
+                let offset_bytes = if is_stream { CURRENT_POSITION } else { offset };
+                let handle = Handle::from(&new.file);
+                let write = Write { handle, buffer, offset_bytes, start, length: bytes - start };
+                let label = |error: Error| error.on(labels.target()).at(offset);
+                let written = self.io.perform_counted(Operation::Write(write)).await;
+                let (written, Operation::Write(write)) = written.map_err(label)? else {
+                    unreachable!("an operation comes back as itself")
+                };
+                if written == 0 {
+                    return Err(explain(PipelineError::WroteNothing(offset), labels));
+                }
+                buffer = write.buffer;
+                start += written;
+            }
+            copied += u64::from(bytes);
+            self.job.progress.add_bytes(u64::from(bytes));
+        }
+        self.give_back(buffer);
+        if new.is_in_place() && !is_stream {
+            self.cut(&new.file, copied, labels).await?;
+        }
+        Ok(copied)
+    }
+
+    /// Shares the source's extents, if the file systems can; the verdict is remembered. What may
+    /// pass (no room, an I/O error) is a failure: it does not mean that cloning is not supported.
+    async fn try_clone(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        target: &File,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        if !may_clone(&self.job.options, status.size_bytes) {
+            return Ok(false);
+        }
+        let device = self.io.status_of(target).await.map_err(|e| e.on(labels.target()))?.device;
+        let devices = (status.device, device);
+        if !self.job.is_clonable(devices) {
+            return Ok(false);
+        }
+        let clone = CloneFile { source: source.clone(), target: target.clone() };
+        let Err(error) = self.io.perform(Operation::CloneFile(clone)).await else {
+            return Ok(true);
+        };
+        match error.errno() {
+            Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOTTY | Errno::ENOSYS) => {
+                self.job.remember_unclonable(devices);
+                Ok(false)
+            }
+            Some(Errno::EINVAL | Errno::EPERM | Errno::EBADF | Errno::ETXTBSY) => Ok(false),
+            _ => Err(error.on(labels.target())),
+        }
+    }
+
+    /// Moves the bytes through many blocks in flight, or has the server copy them.
+    async fn move_large(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        new: &NewFile,
+        labels: &dyn Labels,
+    ) -> Result<DataPath, Error> {
+        let target = &new.file;
+        let size = status.size_bytes;
+        let target_status = self.io.status_of(target).await.map_err(|e| e.on(labels.target()))?;
+        let ends = (self.end(status, source).await, self.end(&target_status, target).await);
+        if may_copy_range(&self.job.options, ends.0, ends.1)
+            && self.copy_ranges(source, target, size, labels).await?
+        {
+            return Ok(DataPath::CopyRange);
+        }
+        let cached_permille = self.cached_permille(source, size).await;
+        let facts = Facts { source: ends.0, target: ends.1, cached_permille };
+        let mut route = choose(&self.job.options, &facts);
+        if route.preallocate && !new.is_in_place() {
+            self.preallocate(target, size, labels).await?;
+        }
+        if route.read_alignment > 1 && !self.set_direct(source, true).await {
+            (route.read_alignment, route.path) = (1, DataPath::MixedDirect);
+        }
+        if route.write_alignment > 1 && !self.set_direct(target, true).await {
+            (route.write_alignment, route.path) = (1, DataPath::MixedDirect);
+        }
+        if (route.read_alignment, route.write_alignment) == (1, 1) {
+            route.path = DataPath::Buffered;
+        }
+        let geometry = Geometry {
+            size_bytes: size,
+            block_bytes: self.job.options.block_bytes,
+            depth: self.job.options.depth,
+            read_alignment: route.read_alignment,
+            write_alignment: route.write_alignment,
+            mode: self.job.options.pipeline,
+        };
+        let moved = self.move_blocks(source, target, geometry, labels).await;
+        if route.read_alignment > 1 {
+            // If it is read again, because it was changed, it may be read through the page cache.
+            self.set_direct(source, false).await;
+        }
+        moved?;
+        if Pipeline::is_padded(&geometry) {
+            self.cut(target, size, labels).await?;
+        }
+        Ok(route.path)
+    }
+
+    async fn move_blocks(
+        &self,
+        source: &File,
+        target: &File,
+        geometry: Geometry,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        let pool = self.block_pool()?;
+        let tasks = self.block_tasks()?;
+        // A table that is full or not there costs little: files are then found by descriptor.
+        let handle = |file| match tasks.register_file(Some(file)) {
+            Ok(registered) => Handle::from(&registered),
+            Err(_) => Handle::from(file),
+        };
+        // What is written through the page cache is written by a helper, who has no table.
+        let is_direct = geometry.write_alignment > 1;
+        let target = if is_direct { handle(target) } else { Handle::from(target) };
+        let files = (handle(source), target);
+        let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
+        let copy = BlockCopy::new(geometry, files, pool, progress, cancellation);
+        let (copy, outcome) = self.run_blocks(copy).await;
+        let failed_side = copy.failed_side;
+        drop(copy);
+        tasks.release_files();
+        outcome.map_err(|error| match failed_side {
+            Some(Side::Source) => error.on(labels.source()),
+            _ => error.on(labels.target()),
+        })
+    }
+
+    async fn end(&self, status: &FileStatus, file: &File) -> End {
+        End {
+            magic: self.magic(status.device, file).await,
+            direct_alignment: status.direct_memory_alignment.max(status.direct_offset_alignment),
+        }
+    }
+
+    async fn cached_permille(&self, file: &File, size: u64) -> Option<u32> {
+        let status = CacheStatus { file: file.clone(), offset_bytes: 0, length_bytes: size };
+        let (resident, _) = self.io.perform_counted(Operation::CacheStatus(status)).await.ok()?;
+        let pages = size.div_ceil(PAGE_BYTES).max(1);
+        u32::try_from(u64::from(resident).min(pages) * 1000 / pages).ok()
+    }
+
+    /// Reserves room, so that a full disk is found before anything is written; best effort where
+    /// the file system can't.
+    async fn preallocate(
+        &self,
+        target: &File,
+        size: u64,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        let mode = AllocateMode::Extend;
+        let allocate = Allocate { file: target.clone(), mode, offset_bytes: 0, length_bytes: size };
+        match self.io.perform(Operation::Allocate(allocate)).await {
+            Err(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG | Errno::EIO)
+                ) =>
+            {
+                Err(error.on(labels.target()))
+            }
+            Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Switches direct I/O on or off; false if the file system can't.
+    async fn set_direct(&self, file: &File, is_direct: bool) -> bool {
+        let set = SetDirect { file: file.clone(), is_direct };
+        self.io.perform(Operation::SetDirect(set)).await.is_ok()
+    }
+
+    /// Has the server copy; false if it can't. A 0 before the end means that it does not say.
+    async fn copy_ranges(
+        &self,
+        source: &File,
+        target: &File,
+        size: u64,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        let mut copied = 0;
+        while copied < size {
+            let length = u32::try_from(size - copied).unwrap_or(u32::MAX).min(COPY_RANGE_BYTES_MAX);
+            let range = CopyRange {
+                source: source.clone(),
+                target: target.clone(),
+                source_offset_bytes: copied,
+                target_offset_bytes: copied,
+                length,
+            };
+            self.io.check()?;
+            match self.io.perform_counted(Operation::CopyRange(range)).await {
+                Ok((0, _)) => return Ok(false),
+                Ok((bytes, _)) => {
+                    copied += u64::from(bytes);
+                    self.job.progress.add_bytes(u64::from(bytes));
+                }
+                Err(error)
+                    if copied == 0
+                        && matches!(
+                            error.errno(),
+                            Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL)
+                        ) =>
+                {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error.on(labels.target()).at(copied)),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn explain(error: PipelineError, labels: &dyn Labels) -> Error {
+    match error {
+        PipelineError::SourceShrank(at) => {
+            let reason = "the file became shorter while it was copied";
+            Error::new(ErrorKind::SourceChanged, "read", reason).on(labels.source()).at(at)
+        }
+        PipelineError::WroteNothing(at) => {
+            let reason = "nothing was written";
+            Error::new(ErrorKind::Storage, "write", reason).on(labels.target()).at(at)
+        }
+    }
+}
