@@ -104,7 +104,8 @@ pub fn copy(
 /// Copies files and trees on one proactor, several pieces side by side.
 ///
 /// For programs that have a proactor, and for simulations: everything that the copy does goes
-/// through it.
+/// through it. Its processor must have room for all blocks of as many large files as are copied side
+/// by side, [`crate::limits::TREE_TASKS`]: a file whose blocks find none fails.
 ///
 /// # Errors
 ///
