@@ -33,6 +33,8 @@ fn a_storm_of_signals_loses_nothing() {
     let is_done = AtomicBool::new(false);
     let victim = pthread_self();
     std::thread::scope(|scope| {
+        // Ends the storm even if a copy panics.
+        let _calm = Calm(&is_done);
         scope.spawn(|| {
             while !is_done.load(Ordering::Relaxed) {
                 pthread_kill(victim, Signal::SIGUSR1).unwrap();
@@ -48,9 +50,17 @@ fn a_storm_of_signals_loses_nothing() {
         for mut processor in processors {
             copy(&mut *processor, 256);
         }
-        is_done.store(true, Ordering::Relaxed);
         assert!(SIGNALS.load(Ordering::Relaxed) > before, "there were signals");
     });
+}
+
+/// Dropping it ends the storm.
+struct Calm<'a>(&'a AtomicBool);
+
+impl Drop for Calm<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 #[test]
