@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use nix::sys::signal::{SigSet, Signal};
@@ -50,8 +51,10 @@ impl Signals {
         let first = FirstSignal::default();
         let seen = first.clone();
         let wait = move || {
+            let mut first_came: Option<Instant> = None;
             while let Ok(signal) = self.watched.wait() {
-                if seen.get().is_some() && signal == Signal::SIGINT {
+                let came = *first_came.get_or_insert_with(Instant::now);
+                if signal == Signal::SIGINT && came.elapsed() > SAME_KEY {
                     process::exit(i32::from(ExitStatus::Interrupted(signal).code()));
                 }
                 seen.set_if_first(signal);
@@ -67,6 +70,9 @@ impl Signals {
     }
 }
 
+/// Signals this close are one wish: `timeout -s INT` and some terminals send it to the program and
+/// to its group.
+const SAME_KEY: Duration = Duration::from_millis(200);
 const STACK_BYTES: usize = 64 << 10;
 
 impl FirstSignal {

@@ -59,6 +59,20 @@ fn a_signal_ends_the_copy_of_a_tree_and_a_second_run_completes_it() {
 }
 
 #[test]
+fn two_signals_at_the_same_moment_are_one() {
+    // `timeout -s INT` signals the program, and then its group.
+    let scratch = Scratch::new();
+    scratch.write("large", bytes(64 << 20, 1));
+    let mut copy = Background::start(slow(&scratch).args(["large", "copy"]));
+    copy.stop_when_open(&scratch.path("large"));
+    copy.signal(Signal::SIGINT);
+    copy.signal(Signal::SIGCONT);
+    copy.signal(Signal::SIGINT);
+    copy.end().exits(130).says(&["SIGINT"]);
+    assert_eq!(leftovers(&scratch.path("")), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_second_ctrl_c_ends_at_once() {
     // Nobody ever writes into the FIFO, so the copy hangs in its open, which can't be cancelled.
     let scratch = Scratch::new();
