@@ -812,30 +812,42 @@ fn tasks_that_go_on_leave_room_for_one_that_waits() {
 #[test]
 fn room_that_a_task_has_no_use_for_goes_to_the_next() {
     let _hold = machine::shared();
-    for setting in settings(4) {
-        let tasks = setting.proactor.initiator();
-        let mut sleeps = [20, 3_600_000, 3_600_000, 3_600_000].map(|milliseconds| {
+    for (case, polls) in [("it has ended", 1), ("it loses interest when it is woken", 2)] {
+        for setting in settings(4) {
+            let tasks = setting.proactor.initiator();
+            let mut sleeps = [20, 3_600_000, 3_600_000, 3_600_000].map(|milliseconds| {
+                let mine = tasks.clone();
+                Box::pin(async move { mine.sleep(Duration::from_millis(milliseconds)).await })
+            });
+            for sleep in &mut sleeps {
+                assert!(poll_once(sleep.as_mut()).is_pending(), "{case}");
+            }
+            // More of them than there is room for.
+            let fickle: Vec<_> = (0..6)
+                .map(|_| {
+                    let (mine, mut left) = (tasks.clone(), polls);
+                    let fickle = async move {
+                        let mut sleep = Box::pin(mine.sleep(Duration::from_secs(1)));
+                        poll_fn(|context| {
+                            left -= 1;
+                            let _ = sleep.as_mut().poll(context);
+                            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+                        })
+                        .await;
+                    };
+                    tasks.spawn(fickle).unwrap()
+                })
+                .collect();
             let mine = tasks.clone();
-            Box::pin(async move { mine.sleep(Duration::from_millis(milliseconds)).await })
-        });
-        for sleep in &mut sleeps {
-            assert!(poll_once(sleep.as_mut()).is_pending());
+            let next = async move { mine.sleep(Duration::from_micros(1)).await };
+            let next = tasks.spawn(next).unwrap();
+            setting.proactor.block_on(async {
+                next.await;
+                for fickle in fickle {
+                    fickle.await;
+                }
+            });
         }
-        let mine = tasks.clone();
-        let fickle = async move {
-            let mut sleep = Box::pin(mine.sleep(Duration::from_secs(1)));
-            let mut polls = 0;
-            poll_fn(|context| {
-                polls += 1;
-                assert!(polls > 1 || sleep.as_mut().poll(context).is_pending());
-                if polls > 1 { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
-        };
-        let fickle = tasks.spawn(fickle).unwrap();
-        let mine = tasks.clone();
-        let next = tasks.spawn(async move { mine.sleep(Duration::from_micros(1)).await }).unwrap();
-        setting.proactor.block_on(async { join_all(vec![Box::pin(fickle), Box::pin(next)]).await });
     }
 }
 

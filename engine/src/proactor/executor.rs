@@ -80,7 +80,7 @@ impl Core {
                     panic!("the processor is broken for good: {error} ({})", error.reason())
                 });
             } else if !is_main_ready && self.tasks.ready.is_empty() {
-                self.waits.wake_for_room(0);
+                self.wake_for_room();
                 self.sleep();
             }
         }
@@ -139,6 +139,11 @@ impl Tasks {
     pub(super) fn enter(&self) -> Running<'_> {
         assert!(!self.is_running.replace(true), "the proactor runs already: await instead");
         Running(&self.is_running)
+    }
+
+    /// Whether no task can go on.
+    pub(super) fn are_waiting(&self) -> bool {
+        self.ready.is_empty()
     }
 
     /// From here on a wake-up ends the wait, also one from another thread; false if there is

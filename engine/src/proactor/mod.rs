@@ -171,9 +171,10 @@ impl Core {
         Ok(())
     }
 
+    /// Wakes who may find room, until one of them goes on: the others have ended meanwhile.
     fn wake_for_room(&self) {
         let in_flight = self.processor.borrow().in_flight();
-        self.waits.wake_for_room(in_flight);
+        while self.waits.wake_for_room(in_flight) && self.tasks.are_waiting() {}
     }
 
     fn dispatch(&self, event: CompletionEvent) {

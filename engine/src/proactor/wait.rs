@@ -124,12 +124,13 @@ impl Waits {
 
     /// Wakes who may find room, the oldest first and as many as there is room for. To wake all
     /// would poll each of them for every operation that ends, and those that found none again would
-    /// keep the loop from waiting.
-    pub(super) fn wake_for_room(&self, mut in_flight: u32) {
+    /// keep the loop from waiting. True if any was woken.
+    pub(super) fn wake_for_room(&self, in_flight: u32) -> bool {
+        let (before, mut in_flight) = (in_flight, in_flight);
         let mut index = 0;
         while in_flight < self.full_at.get() {
             let mut waiters = self.for_room.borrow_mut();
-            let Some(waiter) = waiters.get(index) else { return };
+            let Some(waiter) = waiters.get(index) else { break };
             if waiter.in_flight <= in_flight {
                 index += 1;
                 continue;
@@ -139,6 +140,7 @@ impl Waits {
             in_flight += 1;
             waiter.expect("it was just there").waker.wake();
         }
+        in_flight > before
     }
 
     fn begin(&self, wait: Wait) -> u32 {
