@@ -104,10 +104,10 @@ impl Observer for Report {
     fn on_event(&self, event: &Event<'_>) {
         let is_verbose = self.verbosity == Verbosity::Verbose;
         match event {
-            Event::Copied { source, target, publication, .. } if is_verbose => {
-                self.print(&copied_line(source, target));
-                if let Publication::InPlace(reason) = publication {
-                    self.complain(&in_place_line(target, reason));
+            Event::Copied(copied) if is_verbose => {
+                self.print(&copied_line(copied.source, copied.target));
+                if let Publication::InPlace(reason) = copied.publication {
+                    self.complain(&in_place_line(copied.target, reason));
                 }
             }
             Event::Skipped { source, reason } => {

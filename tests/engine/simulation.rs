@@ -191,7 +191,7 @@ impl Scenario {
                     record.changes(),
                     record.counts(),
                     first_difference(&versions[0], &entry.content),
-                    self.request.options
+                    self.request.options.clone()
                 ),
             );
         }
@@ -261,7 +261,7 @@ impl Scenario {
                 versions.contains(&copy.content),
                 "seed {seed}: {target:?} of {} bytes differs from its source of {sizes:?} {when}: {:?}",
                 copy.content.len(),
-                (record.changes(), record.counts(), self.request.options)
+                (record.changes(), record.counts(), self.request.options.clone())
             );
             let existed = self.before.contains_key(target);
             if !record.changes().is_empty() || (existed && self.request.options.in_place) {

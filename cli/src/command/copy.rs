@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ucp_engine::copy::{self, Cancellation, Progress, Request, TargetRole};
-use ucp_engine::processor::{Configuration, EngineChoice};
+use ucp_engine::processor::Configuration;
 
-use crate::args::{self, CopyArguments, Operands, Told, What};
+use crate::args::{self, CopyArguments, Operands, Told};
 use crate::exit::ExitStatus;
 use crate::progress::Display;
 use crate::report::{Report, Verbosity, complain_about_usage};
@@ -46,59 +46,19 @@ fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
         Operands::Into(sources, target) => (sources, target, TargetRole::Directory),
         Operands::Named(source, target) => (vec![source], target, TargetRole::Name),
     };
-    let engine = match arguments.tuning.engine {
-        args::Engine::Auto => EngineChoice::Auto,
-        args::Engine::Uring => EngineChoice::Uring,
-        args::Engine::Threads => EngineChoice::Threads,
-    };
     let options = options(arguments, umask);
+    let engine = arguments.speed.engine();
     let engine = Configuration { engine, ..Configuration::default() };
     Ok(Request { sources, target, target_role, options, engine })
 }
 
 fn options(arguments: &CopyArguments, umask: u32) -> copy::Options {
-    let (how, tuning) = (&arguments.how, &arguments.tuning);
-    copy::Options {
-        direct: match tuning.direct {
-            args::Direct::Auto => copy::Direct::Auto,
-            args::Direct::On => copy::Direct::On,
-            args::Direct::Off => copy::Direct::Off,
-        },
-        reflink: match tuning.reflink {
-            args::Reflink::Auto => copy::Reflink::Auto,
-            args::Reflink::Never => copy::Reflink::Never,
-        },
-        pipeline: match tuning.pipeline {
-            args::Pipeline::Unlinked => copy::PipelineMode::Unlinked,
-            args::Pipeline::Linked => copy::PipelineMode::Linked,
-        },
-        durability: match how.durable {
-            args::Durable::None => copy::Durability::None,
-            args::Durable::Data => copy::Durability::Data,
-            args::Durable::Full => copy::Durability::Full,
-        },
-        links: follow_links(&arguments.what),
-        in_place: how.in_place || arguments.is_called_as_cp,
-        stage: match how.stage {
-            args::Stage::Auto => copy::Stage::Auto,
-            args::Stage::Never => copy::Stage::Never,
-        },
-        depth: tuning.depth,
-        block_bytes: tuning.block_size,
-        umask,
-        ..copy::Options::default()
-    }
-}
-
-/// As in `cp`: whoever asks for a recursive copy means the links themselves, unless told otherwise.
-fn follow_links(what: &What) -> copy::FollowLinks {
-    if what.follow_all {
-        copy::FollowLinks::Always
-    } else if what.follow_none || (what.recursive && !what.follow_operands) {
-        copy::FollowLinks::Never
-    } else {
-        copy::FollowLinks::Operands
-    }
+    let mut options = copy::Options { umask, ..copy::Options::default() };
+    arguments.what.apply(&mut options);
+    arguments.safety.apply(&mut options);
+    arguments.speed.apply(&mut options);
+    options.in_place |= arguments.is_called_as_cp;
+    options
 }
 
 fn told(told: &Told) -> (Verbosity, Display) {
@@ -118,6 +78,7 @@ fn told(told: &Told) -> (Verbosity, Display) {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use ucp_engine::processor::EngineChoice;
 
     use super::*;
 

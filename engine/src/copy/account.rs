@@ -25,18 +25,7 @@ pub trait Observer: Sync {
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A file, link or directory was copied and stands under its name, or in a stage that will.
-    Copied {
-        /// Where from.
-        source: &'a Path,
-        /// Where to.
-        target: &'a Path,
-        /// How its data was moved; none for what has no data.
-        path: Option<DataPath>,
-        /// How it got its name.
-        publication: Publication,
-        /// The bytes that were copied.
-        bytes: u64,
-    },
+    Copied(&'a Copied<'a>),
     /// A file was left out: it is named, and counted, and the exit status says so.
     Skipped {
         /// Which.
@@ -53,6 +42,22 @@ pub enum Event<'a> {
     },
     /// A file could not be copied. The others go on.
     Failed(&'a Error),
+}
+
+/// A file that was copied: what was done, and how.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Copied<'a> {
+    /// Where from.
+    pub source: &'a Path,
+    /// Where to.
+    pub target: &'a Path,
+    /// How its data was moved; none for what has no data.
+    pub path: Option<DataPath>,
+    /// How it got its name.
+    pub publication: Publication,
+    /// The bytes that were copied.
+    pub bytes: u64,
 }
 
 /// How the data of a file was moved.

@@ -18,25 +18,33 @@ use crate::operation::{
 /// What a page of the page cache holds.
 const PAGE_BYTES: u64 = 4096;
 
+/// What became of a file's data.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moved {
+    /// How it was moved.
+    pub(super) path: DataPath,
+    /// How much there is.
+    pub(super) bytes: u64,
+}
+
 impl Worker<'_> {
-    /// Moves all bytes, the way that the evidence says. Returns the way, and how many.
+    /// Moves all bytes, the way that the evidence says.
     pub(super) async fn move_data(
         &self,
         source: &File,
         status: &FileStatus,
         new: &NewFile,
         labels: &dyn Labels,
-    ) -> Result<(DataPath, u64), Error> {
+    ) -> Result<Moved, Error> {
         let target = &new.file;
         let size = status.size_bytes;
         // What has no size is read to its end: pipes, and most of /proc.
         if status.kind != FileKind::Regular || size == 0 || self.is_attribute(source, status).await
         {
             let bytes = self.move_stream(source, status, new, labels).await?;
-            return Ok((
-                if size == 0 && bytes == 0 { DataPath::Small } else { DataPath::Stream },
-                bytes,
-            ));
+            let is_empty = size == 0 && bytes == 0;
+            let path = if is_empty { DataPath::Small } else { DataPath::Stream };
+            return Ok(Moved { path, bytes });
         }
         let path = if size <= u64::from(self.job.options.small_bytes_max) || new.is_stream() {
             self.move_small(source, new, size, labels).await?;
@@ -53,7 +61,7 @@ impl Worker<'_> {
         if new.is_in_place() {
             self.cut(target, size, labels).await?;
         }
-        Ok((path, size))
+        Ok(Moved { path, bytes: size })
     }
 
     /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most

@@ -8,7 +8,7 @@ use nix::libc;
 
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
-use super::{Durability, Event, FollowLinks, Publication, Stage as StageOption};
+use super::{Copied, Durability, Event, FollowLinks, Publication, Stage as StageOption};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::operation::{
     ChangeMode, ChangeTimes, File, FileKind, FileStatus, MakeDirectory, Name, Open, Operation,
@@ -188,8 +188,8 @@ impl Worker<'_> {
         if self.job.observer.wants_copies() {
             let (source, target) = (directory.source_path(), directory.target_path());
             let (source, target) = (source.as_path(), target.as_path());
-            let event = Event::Copied { source, target, path: None, publication, bytes: 0 };
-            self.job.observer.on_event(&event);
+            let copied = Copied { source, target, path: None, publication, bytes: 0 };
+            self.job.observer.on_event(&Event::Copied(&copied));
         }
         Ok(())
     }

@@ -6,9 +6,10 @@
 //!   +------- the source was changed ----+   once; then it is given up
 //! ```
 
+use super::data::Moved;
 use super::publish::{NewFile, Target};
 use super::worker::{Labels, Worker};
-use super::{DataPath, Durability, Event};
+use super::{Copied, Durability, Event};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
 use crate::operation::{
@@ -74,7 +75,7 @@ impl Worker<'_> {
     ) -> Result<(), Error> {
         let is_stream = status.kind != FileKind::Regular;
         let mode = self.wanted_mode(status);
-        let (new, path, bytes) = self.fill(source, status, new, labels).await?;
+        let (new, moved) = self.fill(source, status, new, labels).await?;
         let new = match self.complete(source, status, &new, mode, is_stream, labels).await {
             Ok(()) => new,
             Err(error) => {
@@ -86,7 +87,7 @@ impl Worker<'_> {
             Ok(publication) => (new, publication),
             Err(error) if Self::may_write_in_place(&new, &error) => {
                 let new = self.reopen_in_place(new, labels).await?;
-                let (new, ..) = self.fill(source, status, new, labels).await?;
+                let (new, _) = self.fill(source, status, new, labels).await?;
                 self.complete(source, status, &new, mode, is_stream, labels).await?;
                 let publication = self.publish(&new, labels).await?;
                 (new, publication)
@@ -99,14 +100,15 @@ impl Worker<'_> {
         self.close(new, labels).await?;
         let mut summary = self.summary.borrow_mut();
         summary.files += 1;
-        summary.bytes += bytes;
-        summary.paths.count(path);
+        summary.bytes += moved.bytes;
+        summary.paths.count(moved.path);
         drop(summary);
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
             let (source, target) = (source.as_path(), target.as_path());
-            let path = Some(path);
-            self.job.observer.on_event(&Event::Copied { source, target, path, publication, bytes });
+            let (path, bytes) = (Some(moved.path), moved.bytes);
+            let copied = Copied { source, target, path, publication, bytes };
+            self.job.observer.on_event(&Event::Copied(&copied));
         }
         Ok(())
     }
@@ -118,9 +120,9 @@ impl Worker<'_> {
         status: &FileStatus,
         new: NewFile,
         labels: &dyn Labels,
-    ) -> Result<(NewFile, DataPath, u64), Error> {
+    ) -> Result<(NewFile, Moved), Error> {
         match self.move_data(source, status, &new, labels).await {
-            Ok((path, bytes)) => Ok((new, path, bytes)),
+            Ok(moved) => Ok((new, moved)),
             Err(error) => {
                 self.discard(new).await;
                 Err(error)

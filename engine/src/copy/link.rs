@@ -3,7 +3,7 @@
 use super::publish::Target;
 use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
-use super::{Durability, Event, Publication};
+use super::{Copied, Durability, Event, Publication};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::TEMPORARY_ATTEMPTS_MAX;
 use crate::operation::{
@@ -49,8 +49,8 @@ impl Worker<'_> {
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
             let (source, target) = (source.as_path(), target.as_path());
-            let event = Event::Copied { source, target, path: None, publication, bytes: 0 };
-            self.job.observer.on_event(&event);
+            let copied = Copied { source, target, path: None, publication, bytes: 0 };
+            self.job.observer.on_event(&Event::Copied(&copied));
         }
         Ok(())
     }

@@ -141,7 +141,7 @@ async fn copy_with(
     let tasks = proactor.initiator();
     let started = tasks.now();
     let has_several = request.sources.len() > 1;
-    let mut job = Job::new(request.options, observer, progress, cancellation, has_several);
+    let mut job = Job::new(request.options.clone(), observer, progress, cancellation, has_several);
     let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
     job.surroundings = Surroundings::look(&io).await;
     let worker = Worker::new(&job, tasks.clone(), crew.block_engine());

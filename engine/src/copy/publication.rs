@@ -53,30 +53,30 @@ mod tests {
     #[test]
     fn what_stands_there_decides() {
         let auto = Options::default();
-        let in_place = Options { in_place: true, ..auto };
+        let in_place = Options { in_place: true, ..auto.clone() };
         let cases = [
-            ("nothing", Standing::Nothing, in_place, false, Decision::Create),
-            ("a file", Standing::Regular, auto, false, Decision::Replace),
-            ("a file, asked", Standing::Regular, in_place, false, Decision::InPlace("asked for")),
-            ("a mount point", Standing::Fixed("why"), auto, true, Decision::InPlace("why")),
-            ("a link named", Standing::SymbolicLink, auto, true, Decision::FollowLink),
+            ("nothing", Standing::Nothing, &in_place, false, Decision::Create),
+            ("a file", Standing::Regular, &auto, false, Decision::Replace),
+            ("a file, asked", Standing::Regular, &in_place, false, Decision::InPlace("asked for")),
+            ("a mount point", Standing::Fixed("why"), &auto, true, Decision::InPlace("why")),
+            ("a link named", Standing::SymbolicLink, &auto, true, Decision::FollowLink),
             (
                 "a link below",
                 Standing::SymbolicLink,
-                auto,
+                &auto,
                 false,
                 Decision::Refuse("not writing through a symbolic link"),
             ),
             (
                 "a FIFO named",
                 Standing::Special,
-                auto,
+                &auto,
                 true,
                 Decision::InPlace("not a regular file"),
             ),
         ];
         for (name, standing, options, is_operand, want) in cases {
-            assert_eq!(decide(standing, &options, is_operand), want, "{name}");
+            assert_eq!(decide(standing, options, is_operand), want, "{name}");
         }
     }
 }

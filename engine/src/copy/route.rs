@@ -121,25 +121,25 @@ mod tests {
     fn the_route_follows_from_what_is_known() {
         use DataPath::{Buffered, Direct as DirectPath, MixedDirect};
         let auto = Options::default();
-        let durable = Options { durability: Durability::Full, ..auto };
-        let on = Options { direct: Direct::On, ..auto };
-        let off = Options { direct: Direct::Off, ..auto };
+        let durable = Options { durability: Durability::Full, ..auto.clone() };
+        let on = Options { direct: Direct::On, ..auto.clone() };
+        let off = Options { direct: Direct::Off, ..auto.clone() };
         let cases = [
-            ("cold on ext4", auto, EXT4, EXT4, Some(0), DirectPath, 512, 512),
-            ("cold from ext4 to xfs", auto, EXT4, XFS, Some(0), DirectPath, 512, 4096),
-            ("cached", auto, EXT4, EXT4, Some(1000), Buffered, 1, 1),
-            ("cached, to be durable", durable, EXT4, EXT4, Some(1000), MixedDirect, 1, 512),
-            ("the kernel does not tell", auto, EXT4, EXT4, None, DirectPath, 512, 512),
-            ("btrfs makes checksums", auto, BTRFS, BTRFS, Some(0), Buffered, 1, 1),
-            ("to memory", auto, EXT4, TMPFS, Some(0), Buffered, 1, 1),
-            ("forced, though cached", on, EXT4, EXT4, Some(1000), DirectPath, 512, 512),
-            ("forced, though btrfs", on, BTRFS, BTRFS, Some(0), DirectPath, 4096, 4096),
-            ("forced, where only one side can", on, EXT4, TMPFS, Some(0), MixedDirect, 512, 1),
-            ("forbidden", off, EXT4, EXT4, Some(0), Buffered, 1, 1),
+            ("cold on ext4", &auto, EXT4, EXT4, Some(0), DirectPath, 512, 512),
+            ("cold from ext4 to xfs", &auto, EXT4, XFS, Some(0), DirectPath, 512, 4096),
+            ("cached", &auto, EXT4, EXT4, Some(1000), Buffered, 1, 1),
+            ("cached, to be durable", &durable, EXT4, EXT4, Some(1000), MixedDirect, 1, 512),
+            ("the kernel does not tell", &auto, EXT4, EXT4, None, DirectPath, 512, 512),
+            ("btrfs makes checksums", &auto, BTRFS, BTRFS, Some(0), Buffered, 1, 1),
+            ("to memory", &auto, EXT4, TMPFS, Some(0), Buffered, 1, 1),
+            ("forced, though cached", &on, EXT4, EXT4, Some(1000), DirectPath, 512, 512),
+            ("forced, though btrfs", &on, BTRFS, BTRFS, Some(0), DirectPath, 4096, 4096),
+            ("forced, where only one side can", &on, EXT4, TMPFS, Some(0), MixedDirect, 512, 1),
+            ("forbidden", &off, EXT4, EXT4, Some(0), Buffered, 1, 1),
         ];
         for (name, options, source, target, cached_permille, path, read, write) in cases {
             let facts = Facts { source, target, cached_permille };
-            let route = choose(&options, &facts);
+            let route = choose(options, &facts);
             let got = (route.path, route.read_alignment, route.write_alignment);
             assert_eq!(got, (path, read, write), "{name}");
         }

@@ -1,7 +1,17 @@
 //! What a copy can be asked for.
+//!
+//! One file a family of options; [`Options`] holds one of each.
+
+mod data;
+mod safety;
+mod what;
+
+pub use data::*;
+pub use safety::*;
+pub use what::*;
 
 /// How a copy is made. The default is what `ucp SOURCE… TARGET` does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Whether data goes past the page cache.
     pub direct: Direct,
@@ -27,72 +37,6 @@ pub struct Options {
     pub large_bytes_min: u64,
     /// The mode bits that new files must not have, where the source's mode is not kept.
     pub umask: u32,
-}
-
-/// Whether data goes past the page cache.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Direct {
-    /// Where it is faster: large files that are not cached, on file systems that do it for real.
-    #[default]
-    Auto,
-    /// Wherever the file system allows it.
-    On,
-    /// Never.
-    Off,
-}
-
-/// Whether extents may be shared with the source.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Reflink {
-    /// Where the file system can.
-    #[default]
-    Auto,
-    /// Never: every byte exists twice.
-    Never,
-}
-
-/// How a block's read and write follow each other.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum PipelineMode {
-    /// The write starts when the read has completed.
-    #[default]
-    Unlinked,
-    /// The kernel starts the write of a full block itself.
-    Linked,
-}
-
-/// What is on stable storage when the copy returns.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Durability {
-    /// Whatever the system has written by then.
-    #[default]
-    None,
-    /// The data of every file.
-    Data,
-    /// Data, metadata, names and directories.
-    Full,
-}
-
-/// Which symbolic links are followed; the others are copied as links.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum FollowLinks {
-    /// None (`-P`).
-    Never,
-    /// Those given as operands (`-H`).
-    #[default]
-    Operands,
-    /// All (`-L`).
-    Always,
-}
-
-/// Whether a new directory is staged and published whole.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Stage {
-    /// A directory that does not exist yet is.
-    #[default]
-    Auto,
-    /// Files are shown as they come.
-    Never,
 }
 
 impl Default for Options {

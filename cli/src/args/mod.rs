@@ -1,27 +1,31 @@
 //! The command line: exactly what the user typed, and what is wrong with it.
+//!
+//! One file a group of options; each tells the engine itself what it means.
+
+mod safety;
+mod speed;
+mod told;
+mod what;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, Parser, ValueEnum, value_parser};
-use ucp_engine::limits::{BLOCK_BYTES_DEFAULT, DEPTH_DEFAULT, DEPTH_MAX};
-use ucp_engine::units::{Bytes, KIB, MIB};
 
+pub(crate) use self::safety::Safety;
+pub(crate) use self::speed::Speed;
+pub(crate) use self::told::{Told, When};
+pub(crate) use self::what::What;
 use crate::exit::ExitStatus;
+use crate::quote;
 use crate::report::complain_about_usage;
-use crate::{quote, size};
 
 /// The words that name what to do; without one of them, `ucp` copies.
 const SUBCOMMANDS: [&str; 1] = ["copy"];
-
-const BLOCK_BYTES_MIN: u64 = 4 * KIB;
-const BLOCK_BYTES_MAX: u64 = 64 * MIB;
-/// All blocks together: more than this helps no device, and is likely a slip.
-const BLOCKS_BYTES_MAX: u64 = 1024 * MIB;
 
 const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
        ucp [OPTIONS] -t DIRECTORY SOURCE...
@@ -49,147 +53,14 @@ pub(crate) struct CopyArguments {
     #[command(flatten)]
     pub(crate) what: What,
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) safety: Safety,
     #[command(flatten)]
-    pub(crate) tuning: Tuning,
+    pub(crate) speed: Speed,
     #[command(flatten)]
     pub(crate) told: Told,
     /// Whether the program was called as `cp`, which writes existing targets in place.
     #[arg(skip)]
     pub(crate) is_called_as_cp: bool,
-}
-
-/// What is copied, and where to.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "What is copied, and where to")]
-pub(crate) struct What {
-    /// Copy all SOURCEs into DIRECTORY
-    #[arg(short, long, value_name = "DIRECTORY", value_parser = path())]
-    pub(crate) target_directory: Option<PathBuf>,
-    /// Take TARGET as the new name, even if it is a directory
-    #[arg(short = 'T', long)]
-    pub(crate) no_target_directory: bool,
-    /// Copy SOURCEs that are symbolic links as links; directories are copied in any case
-    #[arg(short = 'R', visible_short_alias = 'r', long)]
-    pub(crate) recursive: bool,
-    /// Follow SOURCEs that are symbolic links, copy others as links (default)
-    #[arg(short = 'H', overrides_with_all = ["follow_operands", "follow_all", "follow_none"])]
-    pub(crate) follow_operands: bool,
-    /// Follow all symbolic links
-    #[arg(short = 'L', long = "dereference", overrides_with_all = ["follow_operands", "follow_all", "follow_none"])]
-    pub(crate) follow_all: bool,
-    /// Follow no symbolic links: copy them as links
-    #[arg(short = 'P', long = "no-dereference", overrides_with_all = ["follow_operands", "follow_all", "follow_none"])]
-    pub(crate) follow_none: bool,
-}
-
-/// How it is published.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Safety")]
-pub(crate) struct How {
-    /// What is on stable storage before the end: nothing promised, data, or data, metadata and
-    /// names [default: none; without a value: full]
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "none", default_missing_value = "full", hide_default_value = true)]
-    pub(crate) durable: Durable,
-    /// Write into existing files instead of replacing them
-    #[arg(long)]
-    pub(crate) in_place: bool,
-    /// Whether a new directory is made aside and appears whole, or its files as they come
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) stage: Stage,
-}
-
-/// Which way the bytes take.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Speed")]
-pub(crate) struct Tuning {
-    /// Whether large files bypass the page cache
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) direct: Direct,
-    /// Whether extents may be shared with the source
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) reflink: Reflink,
-    /// What does the work; without io_uring, auto takes threads, and uring fails
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    pub(crate) engine: Engine,
-    /// Whether each read and write is given to the kernel as a linked pair
-    #[arg(long, value_name = "HOW", default_value = "unlinked")]
-    pub(crate) pipeline: Pipeline,
-    /// Blocks of a large file in flight
-    #[arg(long, value_name = "N", default_value_t = DEPTH_DEFAULT)]
-    #[arg(value_parser = value_parser!(u32).range(1..=i64::from(DEPTH_MAX)))]
-    pub(crate) depth: u32,
-    /// Bytes of one block, as 64K, 1MiB or 2M
-    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = block_size)]
-    pub(crate) block_size: u32,
-}
-
-/// What the user is told.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Output")]
-pub(crate) struct Told {
-    /// Say what is copied, and which engine and data paths ran
-    #[arg(short, long, overrides_with_all = ["verbose", "quiet"])]
-    pub(crate) verbose: bool,
-    /// Say nothing but errors
-    #[arg(short, long, overrides_with_all = ["verbose", "quiet"])]
-    pub(crate) quiet: bool,
-    /// Whether progress is shown on standard error; auto: on a terminal
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) progress: When,
-    /// Print this help
-    #[arg(short, long, action = ArgAction::HelpShort)]
-    help: Option<bool>,
-    /// Print the version
-    #[arg(short = 'V', long, action = ArgAction::Version)]
-    version: Option<bool>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Durable {
-    None,
-    Data,
-    Full,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Stage {
-    Auto,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Direct {
-    Auto,
-    On,
-    Off,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Reflink {
-    Auto,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Engine {
-    Auto,
-    Uring,
-    Threads,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Pipeline {
-    Unlinked,
-    Linked,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum When {
-    Auto,
-    Always,
-    Never,
 }
 
 /// What is to be done about a command line.
@@ -229,7 +100,7 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
         Ok(arguments) => {
             let arguments =
                 CopyArguments { is_called_as_cp: invocation.is_called_as_cp(), ..arguments };
-            match arguments.operands().and_then(|_| arguments.check_blocks()) {
+            match arguments.operands().and_then(|_| arguments.speed.check()) {
                 Ok(()) => Outcome::Copy(Box::new(arguments)),
                 Err(complaint) => refuse(&complaint),
             }
@@ -297,37 +168,11 @@ impl CopyArguments {
             },
         }
     }
-
-    fn check_blocks(&self) -> Result<(), String> {
-        let Tuning { depth, block_size, .. } = self.tuning;
-        if u64::from(depth) * u64::from(block_size) <= BLOCKS_BYTES_MAX {
-            return Ok(());
-        }
-        let most = Bytes(BLOCKS_BYTES_MAX);
-        Err(format!("--depth={depth} times --block-size={block_size} is more than {most}"))
-    }
 }
 
 /// Any path; one that names nothing is found out when it is used.
 fn path() -> ValueParser {
     ValueParser::new(OsStringValueParser::new().map(PathBuf::from))
-}
-
-fn block_size(text: &str) -> Result<u32, String> {
-    let bytes = size::parse(text)?;
-    match u32::try_from(bytes) {
-        Ok(block)
-            if (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&bytes)
-                && bytes % BLOCK_BYTES_MIN == 0 =>
-        {
-            Ok(block)
-        }
-        _ => Err(format!(
-            "a block is a multiple of {}, and at most {}",
-            Bytes(BLOCK_BYTES_MIN),
-            Bytes(BLOCK_BYTES_MAX)
-        )),
-    }
 }
 
 fn refuse(complaint: &str) -> Outcome {
@@ -364,8 +209,6 @@ fn print(text: &clap::Error) -> ExitStatus {
         }
     }
 }
-
-const _: () = assert!(BLOCK_BYTES_DEFAULT as u64 == MIB, "the help says so");
 
 #[cfg(test)]
 mod tests {
@@ -421,36 +264,6 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_several_flags_about_links_wins() {
-        let cases = [
-            ("-HL", (false, true, false)),
-            ("-LH", (true, false, false)),
-            ("-LPH", (true, false, false)),
-            ("-HLP", (false, false, true)),
-            ("-PP", (false, false, true)),
-        ];
-        for (flags, want) in cases {
-            let What { follow_operands, follow_all, follow_none, .. } = parsed(&[flags]).what;
-            assert_eq!((follow_operands, follow_all, follow_none), want, "{flags}");
-        }
-    }
-
-    #[test]
-    fn bare_durable_means_full_and_takes_no_operand() {
-        let cases = [
-            (vec!["a", "b"], Durable::None),
-            (vec!["--durable", "a", "b"], Durable::Full),
-            (vec!["--durable=data", "a", "b"], Durable::Data),
-            (vec!["--durable=none", "a", "b"], Durable::None),
-        ];
-        for (words, want) in cases {
-            let arguments = parsed(&words);
-            assert_eq!(arguments.how.durable, want, "{words:?}");
-            assert_eq!(arguments.operands.len(), 2, "{words:?}");
-        }
-    }
-
-    #[test]
     fn a_word_that_is_a_subcommand_and_a_file_is_refused() {
         let cases = [
             ("no words", vec![], true, Ok(vec![])),
@@ -484,23 +297,6 @@ mod tests {
         let invocation = Invocation::from_words(words);
         assert!(invocation.is_called_as_cp());
         assert_eq!(invocation.copy_words(|_| true).unwrap().len(), 2);
-    }
-
-    #[test]
-    fn blocks_are_whole_pages_and_not_too_many() {
-        let cases = [
-            ("4K", Some(4 << 10)),
-            ("64MiB", Some(64 << 20)),
-            ("65MiB", None),
-            ("2K", None),
-            ("5000", None),
-            ("0", None),
-        ];
-        for (text, want) in cases {
-            assert_eq!(block_size(text).ok(), want, "{text}");
-        }
-        assert!(parsed(&["--depth=16", "--block-size=64M"]).check_blocks().is_ok());
-        assert!(parsed(&["--depth=17", "--block-size=64M"]).check_blocks().is_err());
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! What is promised about targets.
+
+use clap::{Args, ValueEnum};
+use ucp_engine::copy;
+
+/// What is promised about targets.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Safety")]
+pub(crate) struct Safety {
+    /// What is on stable storage before the end: nothing promised, data, or data, metadata and
+    /// names [default: none; without a value: full]
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "none", default_missing_value = "full", hide_default_value = true)]
+    pub(crate) durable: Durable,
+    /// Write into existing files instead of replacing them
+    #[arg(long)]
+    pub(crate) in_place: bool,
+    /// Whether a new directory is made aside and appears whole, or its files as they come
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Durable {
+    None,
+    Data,
+    Full,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Stage {
+    Auto,
+    Never,
+}
+
+impl Safety {
+    /// Tells the engine.
+    pub(crate) fn apply(&self, options: &mut copy::Options) {
+        options.durability = match self.durable {
+            Durable::None => copy::Durability::None,
+            Durable::Data => copy::Durability::Data,
+            Durable::Full => copy::Durability::Full,
+        };
+        options.in_place = self.in_place;
+        options.stage = match self.stage {
+            Stage::Auto => copy::Stage::Auto,
+            Stage::Never => copy::Stage::Never,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::CopyArguments;
+    use super::*;
+
+    fn parsed(words: &[&str]) -> CopyArguments {
+        CopyArguments::try_parse_from([&["ucp"], words].concat()).unwrap()
+    }
+
+    #[test]
+    fn bare_durable_means_full_and_takes_no_operand() {
+        let cases = [
+            (vec!["a", "b"], Durable::None),
+            (vec!["--durable", "a", "b"], Durable::Full),
+            (vec!["--durable=data", "a", "b"], Durable::Data),
+            (vec!["--durable=none", "a", "b"], Durable::None),
+        ];
+        for (words, want) in cases {
+            let arguments = parsed(&words);
+            assert_eq!(arguments.safety.durable, want, "{words:?}");
+            assert_eq!(arguments.operands.len(), 2, "{words:?}");
+        }
+    }
+}

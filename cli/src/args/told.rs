@@ -1,0 +1,31 @@
+//! What the user is told.
+
+use clap::{ArgAction, Args, ValueEnum};
+
+/// What the user is told.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Told {
+    /// Say what is copied, and which engine and data paths ran
+    #[arg(short, long, overrides_with_all = ["verbose", "quiet"])]
+    pub(crate) verbose: bool,
+    /// Say nothing but errors
+    #[arg(short, long, overrides_with_all = ["verbose", "quiet"])]
+    pub(crate) quiet: bool,
+    /// Whether progress is shown on standard error; auto: on a terminal
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) progress: When,
+    /// Print this help
+    #[arg(short, long, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}

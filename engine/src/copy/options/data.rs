@@ -1,0 +1,33 @@
+//! Which way the bytes take.
+
+/// Whether data goes past the page cache.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Direct {
+    /// Where it is faster: large files that are not cached, on file systems that do it for real.
+    #[default]
+    Auto,
+    /// Wherever the file system allows it.
+    On,
+    /// Never.
+    Off,
+}
+
+/// Whether extents may be shared with the source.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Reflink {
+    /// Where the file system can.
+    #[default]
+    Auto,
+    /// Never: every byte exists twice.
+    Never,
+}
+
+/// How a block's read and write follow each other.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum PipelineMode {
+    /// The write starts when the read has completed.
+    #[default]
+    Unlinked,
+    /// The kernel starts the write of a full block itself.
+    Linked,
+}
