@@ -101,6 +101,10 @@ impl Report {
 }
 
 impl Observer for Report {
+    fn wants_copies(&self) -> bool {
+        self.verbosity == Verbosity::Verbose
+    }
+
     fn on_event(&self, event: &Event<'_>) {
         let is_verbose = self.verbosity == Verbosity::Verbose;
         match event {
