@@ -12,6 +12,8 @@
 mod args;
 mod command;
 mod exit;
+mod list;
+mod patterns;
 mod progress;
 mod quote;
 mod report;

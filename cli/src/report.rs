@@ -166,7 +166,8 @@ fn engine_line(summary: &Summary) -> String {
 }
 
 fn last_line(summary: &Summary) -> String {
-    let Summary { files, directories, links, bytes, skipped, failed, elapsed, .. } = summary;
+    let Summary { files, directories, links, bytes, skipped, excluded, failed, elapsed, .. } =
+        summary;
     let mut line = count(*files, "file");
     for (number, what) in [(*directories, "directory"), (*links, "link")] {
         if number > 0 {
@@ -181,7 +182,7 @@ fn last_line(summary: &Summary) -> String {
     if !paths.is_empty() {
         line.push_str(&format!(" ({paths})"));
     }
-    for (number, what) in [(*failed, "failed"), (*skipped, "skipped")] {
+    for (number, what) in [(*failed, "failed"), (*skipped, "skipped"), (*excluded, "excluded")] {
         if number > 0 {
             line.push_str(&format!(", {number} {what}"));
         }

@@ -16,4 +16,5 @@ mod kill;
 mod operands;
 mod output;
 mod publication;
+mod selection;
 mod signals;

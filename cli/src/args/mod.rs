@@ -3,6 +3,7 @@
 //! One file a group of options; each tells the engine itself what it means.
 
 mod safety;
+mod selection;
 mod speed;
 mod told;
 mod what;
@@ -17,6 +18,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 
 pub(crate) use self::safety::Safety;
+pub(crate) use self::selection::Selection;
 pub(crate) use self::speed::Speed;
 pub(crate) use self::told::{Told, When};
 pub(crate) use self::what::What;
@@ -52,6 +54,8 @@ pub(crate) struct CopyArguments {
     operands: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) safety: Safety,
     #[command(flatten)]

@@ -46,19 +46,20 @@ fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
         Operands::Into(sources, target) => (sources, target, TargetRole::Directory),
         Operands::Named(source, target) => (vec![source], target, TargetRole::Name),
     };
-    let options = options(arguments, umask);
+    let options = options(arguments, umask)?;
     let engine = arguments.speed.engine();
     let engine = Configuration { engine, ..Configuration::default() };
     Ok(Request { sources, target, target_role, options, engine })
 }
 
-fn options(arguments: &CopyArguments, umask: u32) -> copy::Options {
+fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, String> {
     let mut options = copy::Options { umask, ..copy::Options::default() };
     arguments.what.apply(&mut options);
+    arguments.selection.apply(&mut options)?;
     arguments.safety.apply(&mut options);
     arguments.speed.apply(&mut options);
     options.in_place |= arguments.is_called_as_cp;
-    options
+    Ok(options)
 }
 
 fn told(told: &Told) -> (Verbosity, Display) {

@@ -123,6 +123,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Files left out.
     pub skipped: u64,
+    /// Names that the user wanted left out; of an excluded directory only its own.
+    pub excluded: u64,
     /// Files that could not be copied.
     pub failed: u64,
     /// The class that all failures share; none without failures, and [`ErrorKind::Io`] if they
@@ -267,6 +269,7 @@ impl Summary {
         self.links += other.links;
         self.bytes += other.bytes;
         self.skipped += other.skipped;
+        self.excluded += other.excluded;
         self.failed += other.failed;
         self.was_cancelled |= other.was_cancelled;
         self.failure = match (self.failure, other.failure) {

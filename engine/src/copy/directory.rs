@@ -252,6 +252,14 @@ impl Directory {
         }
     }
 
+    /// The path below the operand; of the operand itself it is empty.
+    pub(super) fn relative(&self) -> PathBuf {
+        match &self.parent {
+            Some(parent) => parent.relative().join(&self.source_path),
+            None => PathBuf::new(),
+        }
+    }
+
     /// Fails if a link or a mount leads from the source to a directory that is being written: its
     /// copy would be copied into it without end.
     fn check_not_a_copy(&self, below: &FileStatus) -> Result<(), Error> {
@@ -277,6 +285,13 @@ impl Directory {
             above = directory.parent.as_deref();
         }
         Ok(())
+    }
+}
+
+impl Entry<'_> {
+    /// The path below the operand.
+    pub(super) fn relative(&self) -> PathBuf {
+        self.directory.relative().join(self.name.as_os_str())
     }
 }
 

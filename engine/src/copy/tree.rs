@@ -163,6 +163,8 @@ impl Worker<'_> {
                 let place = Place::at(&directory.source, &name);
                 match self.io.status_at(place, is_followed).await {
                     Ok(Some(status)) => status.kind,
+                    // What can't be looked at may be what the user does not want looked at.
+                    _ if self.is_excluded(&labels, false) => return self.exclude(),
                     Ok(None) => {
                         let error = Error::from_errno("status", Errno::ENOENT);
                         return self.fail(&error.on(labels.source()));
@@ -172,6 +174,9 @@ impl Worker<'_> {
             }
             kind => kind,
         };
+        if self.is_excluded(&labels, kind == FileKind::Directory) {
+            return self.exclude();
+        }
         let copied = match kind {
             FileKind::Directory => {
                 directory.pending.fetch_add(1, Ordering::Relaxed);
@@ -189,6 +194,15 @@ impl Worker<'_> {
         if let Err(error) = copied {
             self.fail(&error);
         }
+    }
+
+    /// Whether the user wants a name left out.
+    fn is_excluded(&self, labels: &Entry<'_>, is_directory: bool) -> bool {
+        self.job.options.selection.excludes(|| labels.relative(), is_directory)
+    }
+
+    fn exclude(&self) {
+        self.summary.borrow_mut().excluded += 1;
     }
 
     async fn copy_regular(

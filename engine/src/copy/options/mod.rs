@@ -4,10 +4,12 @@
 
 mod data;
 mod safety;
+mod selection;
 mod what;
 
 pub use data::*;
 pub use safety::*;
+pub use selection::*;
 pub use what::*;
 
 /// How a copy is made. The default is what `ucp SOURCE… TARGET` does.
@@ -35,6 +37,8 @@ pub struct Options {
     pub small_bytes_max: u32,
     /// From this size on a file is moved in blocks, many in flight.
     pub large_bytes_min: u64,
+    /// What of the sources is copied, and what becomes of the rest.
+    pub selection: Selection,
     /// The mode bits that new files must not have, where the source's mode is not kept.
     pub umask: u32,
 }
@@ -53,6 +57,7 @@ impl Default for Options {
             block_bytes: crate::limits::BLOCK_BYTES_DEFAULT,
             small_bytes_max: crate::limits::SMALL_BYTES_MAX,
             large_bytes_min: crate::limits::LARGE_BYTES_MIN,
+            selection: Selection::default(),
             umask: 0,
         }
     }

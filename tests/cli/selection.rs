@@ -1,0 +1,151 @@
+//! What of a tree is copied: patterns that include and exclude.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+
+use super::support::{Scratch, UCP, listing, run};
+
+/// A tree with names to choose from.
+fn make_tree(scratch: &Scratch) {
+    scratch.make_directory("tree/src/cache");
+    scratch.make_directory("tree/cache/deep");
+    for name in ["a.c", "a.o", "src/b.c", "src/b.o", "src/cache/x", "cache/y", "cache/deep/z.c"] {
+        scratch.write(format!("tree/{name}"), name);
+    }
+    scratch.link("a.o", "tree/link.o");
+}
+
+/// The names below a directory; those of directories end in '/'.
+fn names(root: &Path) -> BTreeSet<String> {
+    let entries = listing(root).into_keys().filter(|name| !name.as_os_str().is_empty());
+    let shown = entries.map(|name| {
+        let slash = if root.join(&name).is_dir() { "/" } else { "" };
+        format!("{}{slash}", name.as_os_str().as_bytes().escape_ascii())
+    });
+    shown.collect()
+}
+
+#[test]
+fn patterns_choose_what_is_copied() {
+    let all = "a.c a.o cache/ cache/deep/ cache/deep/z.c cache/y link.o src/ src/b.c src/b.o \
+               src/cache/ src/cache/x";
+    let cases: [(&[&str], &str); 7] = [
+        (&[], all),
+        (
+            &["--exclude", "*.o"],
+            "a.c cache/ cache/deep/ cache/deep/z.c cache/y src/ src/b.c src/cache/ src/cache/x",
+        ),
+        (&["--exclude=cache/"], "a.c a.o link.o src/ src/b.c src/b.o"),
+        (&["--exclude=/cache"], "a.c a.o link.o src/ src/b.c src/b.o src/cache/ src/cache/x"),
+        (
+            &["--include=*.c", "--include=*/", "--exclude=*"],
+            "a.c cache/ cache/deep/ cache/deep/z.c src/ src/b.c src/cache/",
+        ),
+        (&["--exclude=*", "--include=*.c"], ""),
+        // What is in an excluded directory can't be included.
+        (&["--include=z.c", "--exclude=cache", "--exclude=src"], "a.c a.o link.o"),
+    ];
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    for (number, (words, want)) in cases.into_iter().enumerate() {
+        for stage in ["--stage=auto", "--stage=never"] {
+            let target = format!("copy {number} {stage}");
+            let operands = [stage, "tree", target.as_str()];
+            scratch.ucp(words.iter().chain(&operands)).succeeds_silently();
+            let want: BTreeSet<String> = want.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(names(&scratch.path(&target)), want, "{words:?}");
+        }
+    }
+}
+
+#[test]
+fn patterns_from_a_file_stand_where_the_option_stands() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    scratch.write("patterns", "# not these\n\n*.o\ncache/\n");
+    let want: BTreeSet<String> = ["a.c", "a.o", "src/", "src/b.c"].map(str::to_owned).into();
+    let words = ["--include=a.o", "--exclude-from=patterns", "--include=b.o", "tree", "one"];
+    scratch.ucp(words).succeeds_silently();
+    assert_eq!(names(&scratch.path("one")), want);
+    scratch.write("patterns", "*.o\0cache\0#\0");
+    scratch
+        .ucp(["-0", "--include=a.o", "--exclude-from=patterns", "tree", "two"])
+        .succeeds_silently();
+    assert_eq!(names(&scratch.path("two")), want);
+}
+
+#[test]
+fn an_operand_is_copied_whatever_the_patterns_say() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    scratch.make_directory("into");
+    scratch.ucp(["--exclude=*", "tree", "tree/a.o", "into"]).succeeds_silently();
+    assert_eq!(names(&scratch.path("into")), ["a.o", "tree/"].map(str::to_owned).into());
+}
+
+#[test]
+fn what_is_excluded_is_not_even_opened() {
+    let scratch = Scratch::public();
+    make_tree(&scratch);
+    scratch.set_mode("tree/cache", 0o000);
+    scratch.set_mode("tree/a.o", 0o000);
+    scratch.make_directory("into");
+    scratch.set_mode("into", 0o777);
+    scratch.ucp_as_nobody(["tree", "into"]).exits(1).says_lines(2);
+    scratch.ucp_as_nobody(["--exclude=a.o", "--exclude=/cache", "tree", "into"]).exits(0);
+    // With -L a link that leads to nothing fails, unless it is excluded.
+    scratch.link("nowhere", "tree/dangling");
+    let words = ["-L", "--exclude=[ac]*", "--exclude=link.o", "--exclude=dangling"];
+    scratch.ucp(words.iter().chain(&["tree", "third"])).succeeds_silently();
+    assert!(!scratch.exists("third/dangling"));
+}
+
+#[test]
+fn names_may_hold_any_byte() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree");
+    let names: [&[u8]; 4] = [b"\xff.o", b"\xff\n.c", b"[a]", b"*"];
+    for name in names {
+        scratch.write(format!("tree/{}", "x"), "");
+        std::fs::write(scratch.path("tree").join(OsStr::from_bytes(name)), "").unwrap();
+    }
+    scratch
+        .ucp(["--exclude=*.o", "--exclude=\\*", "--exclude=x", "tree", "copy"])
+        .succeeds_silently();
+    let want = [r"\xff\n.c", "[a]"].map(str::to_owned).into();
+    assert_eq!(self::names(&scratch.path("copy")), want);
+}
+
+#[test]
+fn what_was_left_out_is_counted() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    let ran = scratch.ucp(["-v", "--exclude=cache", "tree", "copy"]);
+    assert!(ran.exits(0).stderr().contains(", 2 excluded"), "{ran:?}");
+}
+
+#[test]
+fn a_pattern_or_list_that_makes_no_sense_is_wrong_usage() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    scratch.write("bad", "fine\n[a\n");
+    let cases: [(&[&str], &str); 4] = [
+        (&["--exclude=[a"], "'[a'"),
+        (&["--include="], "names nothing"),
+        (&["--exclude-from=missing"], "'missing'"),
+        (&["--exclude-from=bad"], "'[a'"),
+    ];
+    for (words, says) in cases {
+        let ran = scratch.ucp(words.iter().chain(&["tree", "copy"]));
+        ran.exits(2).says(&[says]);
+    }
+    let mut command = Command::new(UCP);
+    let pattern = OsStr::from_bytes(b"--exclude=\xff");
+    run(command.arg(pattern).args(["tree", "copy"]).current_dir(scratch.path("")))
+        .exits(2)
+        .says(&["not UTF-8"]);
+    assert!(!scratch.exists("copy"));
+}
