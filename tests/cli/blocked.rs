@@ -51,3 +51,15 @@ fn a_blocked_ring_is_an_error_where_it_is_demanded() {
     ran.exits(1).says(&["io_uring", "not permitted"]);
     assert!(!place.exists("copy"));
 }
+
+/// A filter may refuse `openat2` alone: it came years after `openat`.
+#[test]
+fn a_blocked_openat2_changes_nothing() {
+    for errno in ["ENOSYS", "EPERM"] {
+        let (place, ran) = copy_without("openat2", errno, &[]);
+        ran.exits(0);
+        let (want, got) = (listing(&place.path("tree")), listing(&place.path("copy")));
+        assert!(want == got, "{errno}: the copy differs");
+        assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new(), "{errno}");
+    }
+}

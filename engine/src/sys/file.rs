@@ -178,7 +178,8 @@ pub(crate) fn lock(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
 }
 
 /// Opens with `openat2(2)` where it is asked for what only that can do, else with `openat(2)`, which
-/// old filters let pass.
+/// old filters let pass. Where a filter refuses `openat2` alone, a single name is opened by
+/// `openat(2)` without following it, which is as confined; a path is not opened at all.
 pub(crate) fn open(
     (directory, name): At<'_>,
     flags: i32,
@@ -190,6 +191,27 @@ pub(crate) fn open(
         let mode = Mode::from_bits_truncate(mode);
         return fcntl::openat(directory, name, OFlag::from_bits_retain(flags), mode);
     }
+    match open_confined((directory, name), flags, mode, resolve) {
+        Err(Errno::ENOSYS | Errno::EPERM) if is_single_name(name) => {
+            let flags = OFlag::from_bits_retain(flags | libc::O_NOFOLLOW);
+            fcntl::openat(directory, name, flags, Mode::from_bits_truncate(mode))
+        }
+        opened => opened,
+    }
+}
+
+/// A name of a file in the directory itself: no path, and not the directory above.
+fn is_single_name(name: &CStr) -> bool {
+    let name = name.to_bytes();
+    !name.contains(&b'/') && name != b".."
+}
+
+fn open_confined(
+    (directory, name): At<'_>,
+    flags: i32,
+    mode: u32,
+    resolve: u64,
+) -> Result<OwnedFd, Errno> {
     let how = [u64::from(flags.cast_unsigned()), u64::from(mode), resolve];
     // SAFETY: the kernel reads a NUL-ended name and three 64-bit numbers (struct open_how, 24
     // bytes, as the last argument says); both are alive until the call returns (openat2(2)).
