@@ -21,8 +21,15 @@ const ROWS: [(&str, u32); 12] = [
 ];
 
 /// The files and folders of a job that decide, and do nothing: no I/O, no clock.
-const PURE: [&str; 4] =
-    ["copy/account.rs", "copy/options/", "copy/pipeline.rs", "copy/publication.rs"];
+const PURE: [&str; 7] = [
+    "copy/account.rs",
+    "copy/file_system.rs",
+    "copy/options/",
+    "copy/pipeline.rs",
+    "copy/publication.rs",
+    "copy/reason.rs",
+    "copy/route.rs",
+];
 
 /// The only places for `unsafe`.
 const UNSAFE: [&str; 4] = ["sys/", "buffer/arena.rs", "processor/slots.rs", "processor/kernel.rs"];

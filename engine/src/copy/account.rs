@@ -3,9 +3,10 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::reason::{FellBack, PathReason};
 use crate::error::{Error, ErrorKind};
 
 /// Is told what happens, from any thread, as it happens.
@@ -14,7 +15,7 @@ pub trait Observer: Sync {
     fn on_event(&self, event: &Event<'_>);
 
     /// Whether it wants to hear of each file that was copied. Where it does not, the names are not
-    /// even put together.
+    /// even put together, and no clock is read.
     fn wants_copies(&self) -> bool {
         true
     }
@@ -45,6 +46,8 @@ pub enum Event<'a> {
 }
 
 /// A file that was copied: what was done, and how.
+///
+/// Made by [`Copied::new`], which claims nothing; whoever knows more fills it in.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Copied<'a> {
@@ -52,12 +55,83 @@ pub struct Copied<'a> {
     pub source: &'a Path,
     /// Where to.
     pub target: &'a Path,
+    /// What it is.
+    pub kind: EntryKind,
+    /// What was done.
+    pub action: Action,
     /// How its data was moved; none for what has no data.
     pub path: Option<DataPath>,
+    /// Why that way; none for what has no data.
+    pub path_reason: Option<PathReason>,
+    /// What would have been better and was refused.
+    pub fell_back: &'a [FellBack],
     /// How it got its name.
     pub publication: Publication,
-    /// The bytes that were copied.
+    /// The bytes that were copied: its length.
     pub bytes: u64,
+    /// How many of them are holes in the target; none if that is not known.
+    pub holes_bytes: Option<u64>,
+    /// Whether its extents are shared with the source's; none if that is not known.
+    pub is_shared: Option<bool>,
+    /// The digest of its bytes, or why there is none.
+    pub digest: Result<Digest, &'static str>,
+    /// What its bytes were compared with after they were written; none if they were not.
+    pub verified: Option<Verified>,
+    /// From when its target was begun to its name and close, by the clock of the processor that
+    /// copied it; none if several took part.
+    pub elapsed: Option<Duration>,
+}
+
+/// What a copied file is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// A regular file, or what was made one from a stream.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    SymbolicLink,
+    /// A named pipe.
+    Fifo,
+    /// A unix socket's name.
+    Socket,
+    /// A device of bytes.
+    CharacterDevice,
+    /// A device of blocks.
+    BlockDevice,
+}
+
+/// What was done to make a copy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Action {
+    /// Its bytes were copied, or what the link says was.
+    Copied,
+    /// It was made: a directory, a node.
+    Made,
+    /// It became one more name of a file.
+    Linked,
+    /// It was there, and what is in the source was copied into it: a directory.
+    Merged,
+}
+
+/// A digest of a file's bytes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Digest {
+    /// By which algorithm: `sha256`.
+    pub algorithm: &'static str,
+    /// In hexadecimal digits.
+    pub hex: String,
+}
+
+/// What a file's bytes were compared with after they were written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verified {
+    /// With what the device has.
+    Device,
+    /// With the page cache, where there is no device to read from.
+    Cache,
 }
 
 /// How the data of a file was moved.
@@ -88,6 +162,8 @@ pub enum Publication {
     Replaced,
     /// Part of a staged directory.
     Staged,
+    /// It had its name before: a directory that was there.
+    Existing,
     /// Written into the existing file, for this reason.
     InPlace(&'static str),
 }
@@ -104,6 +180,24 @@ struct Counters {
     bytes_found: AtomicU64,
     files_done: AtomicU64,
     files_found: AtomicU64,
+    phase: AtomicU8,
+}
+
+/// What a copy is doing, of its parts that follow each other.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Phase {
+    /// It looks at what it was asked for.
+    #[default]
+    Starting,
+    /// It copies files.
+    Copying,
+    /// All is copied: it waits until that is on stable storage.
+    Syncing,
+    /// It reads back what was written.
+    Verifying,
+    /// It counts what came of it.
+    Ending,
 }
 
 /// Asks a copy to stop. It drains, removes its temporaries and returns. Clones share the request.
@@ -136,6 +230,10 @@ pub struct Summary {
     pub elapsed: Duration,
     /// What ran, and why: "using io_uring", or why not.
     pub engine: String,
+    /// What ran: "io_uring", "threads".
+    pub engine_name: String,
+    /// Why io_uring was not used, if it was wanted.
+    pub engine_reason: Option<String>,
     /// How many files each data path moved.
     pub paths: PathCounts,
 }
@@ -171,6 +269,95 @@ impl DataPath {
     }
 }
 
+impl<'a> Copied<'a> {
+    /// A file of no bytes that was made under a new name.
+    #[must_use]
+    pub fn new(source: &'a Path, target: &'a Path, kind: EntryKind) -> Self {
+        Self {
+            source,
+            target,
+            kind,
+            action: Action::Made,
+            path: None,
+            path_reason: None,
+            fell_back: &[],
+            publication: Publication::New,
+            bytes: 0,
+            holes_bytes: None,
+            is_shared: None,
+            digest: Err("not asked for"),
+            verified: None,
+            elapsed: None,
+        }
+    }
+}
+
+impl EntryKind {
+    /// The kind's stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Directory => "directory",
+            Self::SymbolicLink => "symlink",
+            Self::Fifo => "fifo",
+            Self::Socket => "socket",
+            Self::CharacterDevice => "character-device",
+            Self::BlockDevice => "block-device",
+        }
+    }
+}
+
+impl Action {
+    /// The action's stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Copied => "copied",
+            Self::Made => "made",
+            Self::Linked => "linked",
+            Self::Merged => "merged",
+        }
+    }
+}
+
+impl Verified {
+    /// What was compared with, by its stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Cache => "cache",
+        }
+    }
+}
+
+impl Publication {
+    /// The publication's stable name, without its reason.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Replaced => "replaced",
+            Self::Staged => "staged",
+            Self::Existing => "existing",
+            Self::InPlace(_) => "in-place",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Copying => "copying",
+            Self::Syncing => "syncing",
+            Self::Verifying => "verifying",
+            Self::Ending => "ending",
+        })
+    }
+}
+
 impl fmt::Display for DataPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -180,10 +367,8 @@ impl fmt::Display for DataPath {
 impl fmt::Display for Publication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::New => f.write_str("new"),
-            Self::Replaced => f.write_str("replaced"),
-            Self::Staged => f.write_str("staged"),
             Self::InPlace(reason) => write!(f, "in place: {reason}"),
+            other => f.write_str(other.name()),
         }
     }
 }
@@ -223,6 +408,19 @@ impl Progress {
     pub fn find_file(&self, bytes: u64) {
         self.0.files_found.fetch_add(1, Ordering::Relaxed);
         self.0.bytes_found.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says what the copy is doing from here on.
+    pub fn set_phase(&self, phase: Phase) {
+        self.0.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// What the copy is doing.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        let phases = [Phase::Copying, Phase::Syncing, Phase::Verifying, Phase::Ending];
+        let number = self.0.phase.load(Ordering::Relaxed);
+        phases.into_iter().find(|phase| *phase as u8 == number).unwrap_or_default()
     }
 
     /// Bytes written, and bytes known to be copied.

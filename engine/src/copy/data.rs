@@ -7,7 +7,7 @@ use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
 use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
 use super::worker::{Labels, Worker};
-use super::{DataPath, PipelineMode};
+use super::{Attempt, DataPath, FellBack, PathReason, PipelineMode};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::COPY_RANGE_BYTES_MAX;
 use crate::operation::{
@@ -19,12 +19,35 @@ use crate::operation::{
 const PAGE_BYTES: u64 = 4096;
 
 /// What became of a file's data.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Moved {
     /// How it was moved.
     pub(super) path: DataPath,
+    /// Why that way.
+    pub(super) reason: PathReason,
+    /// What would have been better and was refused.
+    pub(super) fell_back: Vec<FellBack>,
     /// How much there is.
     pub(super) bytes: u64,
+}
+
+/// Which way data went, and why.
+type Way = (DataPath, PathReason);
+
+impl Moved {
+    /// How many of the bytes are holes; none where the file system made the copy.
+    pub(super) fn holes_bytes(&self) -> Option<u64> {
+        (!matches!(self.path, DataPath::Clone | DataPath::CopyRange)).then_some(0)
+    }
+
+    /// Whether extents are shared with the source; none where the server may have done so.
+    pub(super) fn is_shared(&self) -> Option<bool> {
+        match self.path {
+            DataPath::Clone => Some(true),
+            DataPath::CopyRange => None,
+            _ => Some(false),
+        }
+    }
 }
 
 impl Worker<'_> {
@@ -38,30 +61,39 @@ impl Worker<'_> {
     ) -> Result<Moved, Error> {
         let target = &new.file;
         let size = status.size_bytes;
+        let mut fell_back = Vec::new();
         // What has no size is read to its end: pipes, and most of /proc.
         if status.kind != FileKind::Regular || size == 0 || self.is_attribute(source, status).await
         {
             let bytes = self.move_stream(source, status, new, labels).await?;
             let is_empty = size == 0 && bytes == 0;
-            let path = if is_empty { DataPath::Small } else { DataPath::Stream };
-            return Ok(Moved { path, bytes });
+            let (path, reason) = match (is_empty, status.kind) {
+                (true, _) => (DataPath::Small, PathReason::Empty),
+                (false, FileKind::Regular) => (DataPath::Stream, PathReason::SizeUnknown),
+                (false, _) => (DataPath::Stream, PathReason::SourceIsStream),
+            };
+            return Ok(Moved { path, reason, fell_back, bytes });
         }
-        let path = if size <= u64::from(self.job.options.small_bytes_max) || new.is_stream() {
+        let bytes_max = u64::from(self.job.options.small_bytes_max);
+        let bytes_min = self.job.options.large_bytes_min;
+        let (path, reason) = if size <= bytes_max || new.is_stream() {
             self.move_small(source, new, size, labels).await?;
-            DataPath::Small
-        } else if self.try_clone(source, status, target, labels).await? {
+            let is_small = size <= bytes_max;
+            let reason = PathReason::Small { bytes_max };
+            (DataPath::Small, if is_small { reason } else { PathReason::TargetIsStream })
+        } else if self.try_clone(source, status, target, &mut fell_back, labels).await? {
             self.job.progress.add_bytes(size);
-            DataPath::Clone
-        } else if size >= self.job.options.large_bytes_min {
-            self.move_large(source, status, new, labels).await?
+            (DataPath::Clone, PathReason::ExtentsShared)
+        } else if size >= bytes_min {
+            self.move_large(source, status, new, &mut fell_back, labels).await?
         } else {
             self.move_small(source, new, size, labels).await?;
-            DataPath::Small
+            (DataPath::Small, PathReason::NotLarge { bytes_min })
         };
         if new.is_in_place() {
             self.cut(target, size, labels).await?;
         }
-        Ok(Moved { path, bytes: size })
+        Ok(Moved { path, reason, fell_back, bytes: size })
     }
 
     /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most
@@ -208,6 +240,7 @@ impl Worker<'_> {
         source: &File,
         status: &FileStatus,
         target: &File,
+        fell_back: &mut Vec<FellBack>,
         labels: &dyn Labels,
     ) -> Result<bool, Error> {
         if !may_clone(&self.job.options, status.size_bytes) {
@@ -215,7 +248,8 @@ impl Worker<'_> {
         }
         let device = self.io.status_of(target).await.map_err(|e| e.on(labels.target()))?.device;
         let devices = (status.device, device);
-        if !self.job.is_clonable(devices) {
+        if let Some(errno) = self.job.refused_clone(devices) {
+            fell_back.push(FellBack { from: Attempt::Clone, errno: Some(errno) });
             return Ok(false);
         }
         let clone = CloneFile { source: source.clone(), target: target.clone() };
@@ -223,13 +257,14 @@ impl Worker<'_> {
             return Ok(true);
         };
         match error.errno() {
-            Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOTTY | Errno::ENOSYS) => {
-                self.job.remember_unclonable(devices);
-                Ok(false)
+            Some(errno @ (Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOTTY | Errno::ENOSYS)) => {
+                self.job.remember_unclonable(devices, errno);
             }
-            Some(Errno::EINVAL | Errno::EPERM | Errno::EBADF | Errno::ETXTBSY) => Ok(false),
-            _ => Err(error.on(labels.target())),
+            Some(Errno::EINVAL | Errno::EPERM | Errno::EBADF | Errno::ETXTBSY) => {}
+            _ => return Err(error.on(labels.target())),
         }
+        fell_back.push(FellBack { from: Attempt::Clone, errno: error.errno() });
+        Ok(false)
     }
 
     /// Moves the bytes through many blocks in flight, or has the server copy them.
@@ -238,16 +273,17 @@ impl Worker<'_> {
         source: &File,
         status: &FileStatus,
         new: &NewFile,
+        fell_back: &mut Vec<FellBack>,
         labels: &dyn Labels,
-    ) -> Result<DataPath, Error> {
+    ) -> Result<Way, Error> {
         let target = &new.file;
         let size = status.size_bytes;
         let target_status = self.io.status_of(target).await.map_err(|e| e.on(labels.target()))?;
         let ends = (self.end(status, source).await, self.end(&target_status, target).await);
         if may_copy_range(&self.job.options, ends.0, ends.1)
-            && self.copy_ranges(source, target, size, labels).await?
+            && self.copy_ranges(source, target, size, fell_back, labels).await?
         {
-            return Ok(DataPath::CopyRange);
+            return Ok((DataPath::CopyRange, PathReason::SameServer));
         }
         let cached_permille = self.cached_permille(source, size).await;
         let facts = Facts { source: ends.0, target: ends.1, cached_permille };
@@ -255,14 +291,17 @@ impl Worker<'_> {
         if route.preallocate && !new.is_in_place() {
             self.preallocate(target, size, labels).await?;
         }
-        if route.read_alignment > 1 && !self.set_direct(source, true).await {
-            (route.read_alignment, route.path) = (1, DataPath::MixedDirect);
+        if route.read_alignment > 1
+            && let Err(error) = self.set_direct(source, true).await
+        {
+            fell_back.push(FellBack { from: Attempt::DirectRead, errno: error.errno() });
+            route = route.with_read_refused();
         }
-        if route.write_alignment > 1 && !self.set_direct(target, true).await {
-            (route.write_alignment, route.path) = (1, DataPath::MixedDirect);
-        }
-        if (route.read_alignment, route.write_alignment) == (1, 1) {
-            route.path = DataPath::Buffered;
+        if route.write_alignment > 1
+            && let Err(error) = self.set_direct(target, true).await
+        {
+            fell_back.push(FellBack { from: Attempt::DirectWrite, errno: error.errno() });
+            route = route.with_write_refused();
         }
         let geometry = Geometry {
             size_bytes: size,
@@ -275,13 +314,13 @@ impl Worker<'_> {
         let moved = self.move_blocks(source, target, geometry, labels).await;
         if route.read_alignment > 1 {
             // If it is read again, because it was changed, it may be read through the page cache.
-            self.set_direct(source, false).await;
+            let _ = self.set_direct(source, false).await;
         }
         moved?;
         if Pipeline::is_padded(&geometry) {
             self.cut(target, size, labels).await?;
         }
-        Ok(route.path)
+        Ok((route.path, route.reason))
     }
 
     async fn move_blocks(
@@ -352,10 +391,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Switches direct I/O on or off; false if the file system can't.
-    async fn set_direct(&self, file: &File, is_direct: bool) -> bool {
+    /// Switches direct I/O on or off, if the file system can.
+    async fn set_direct(&self, file: &File, is_direct: bool) -> Result<(), Error> {
         let set = SetDirect { file: file.clone(), is_direct };
-        self.io.perform(Operation::SetDirect(set)).await.is_ok()
+        self.io.perform(Operation::SetDirect(set)).await.map(drop)
     }
 
     /// Has the server copy; false if it can't. A 0 before the end means that it does not say.
@@ -364,8 +403,10 @@ impl Worker<'_> {
         source: &File,
         target: &File,
         size: u64,
+        fell_back: &mut Vec<FellBack>,
         labels: &dyn Labels,
     ) -> Result<bool, Error> {
+        let mut refuse = |errno| fell_back.push(FellBack { from: Attempt::CopyRange, errno });
         let mut copied = 0;
         while copied < size {
             let length = u32::try_from(size - copied).unwrap_or(u32::MAX).min(COPY_RANGE_BYTES_MAX);
@@ -378,7 +419,10 @@ impl Worker<'_> {
             };
             self.io.check()?;
             match self.io.perform_counted(Operation::CopyRange(range)).await {
-                Ok((0, _)) => return Ok(false),
+                Ok((0, _)) => {
+                    refuse(None);
+                    return Ok(false);
+                }
                 Ok((bytes, _)) => {
                     copied += u64::from(bytes);
                     self.job.progress.add_bytes(u64::from(bytes));
@@ -390,6 +434,7 @@ impl Worker<'_> {
                             Some(Errno::EOPNOTSUPP | Errno::EXDEV | Errno::ENOSYS | Errno::EINVAL)
                         ) =>
                 {
+                    refuse(error.errno());
                     return Ok(false);
                 }
                 Err(error) => return Err(error.on(labels.target()).at(copied)),

@@ -8,7 +8,9 @@ use nix::libc;
 
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
-use super::{Copied, Durability, Event, FollowLinks, Publication, Stage as StageOption};
+use super::{
+    Action, Copied, Durability, EntryKind, Event, FollowLinks, Publication, Stage as StageOption,
+};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::operation::{
     ChangeMode, ChangeTimes, File, FileKind, FileStatus, MakeDirectory, Name, Open, Operation,
@@ -181,14 +183,22 @@ impl Worker<'_> {
                         self.sync_names(above, &directory.target).await?;
                     }
                 }
-                Publication::New
+                match directory.made_with {
+                    Some(_) => Publication::New,
+                    None => Publication::Existing,
+                }
             }
         };
         self.summary.borrow_mut().directories += 1;
         if self.job.observer.wants_copies() {
             let (source, target) = (directory.source_path(), directory.target_path());
             let (source, target) = (source.as_path(), target.as_path());
-            let copied = Copied { source, target, path: None, publication, bytes: 0 };
+            let action = match publication {
+                Publication::Existing => Action::Merged,
+                _ => Action::Made,
+            };
+            let kind = EntryKind::Directory;
+            let copied = Copied { action, publication, ..Copied::new(source, target, kind) };
             self.job.observer.on_event(&Event::Copied(&copied));
         }
         Ok(())

@@ -9,12 +9,13 @@
 use super::data::Moved;
 use super::publish::{NewFile, Target};
 use super::worker::{Labels, Worker};
-use super::{Copied, Durability, Event};
+use super::{Action, Copied, Durability, EntryKind, Event};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
 use crate::operation::{
     ChangeMode, ChangeTimes, Close, File, FileKind, FileStatus, Operation, Subject, SyncReach,
 };
+use crate::units::Moment;
 
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
@@ -44,11 +45,12 @@ impl Worker<'_> {
     ) -> Result<(), Error> {
         let mut retries = 0;
         loop {
+            let started = self.started();
             let mode = self.wanted_mode(&status) & !SET_ID;
             let new = self.make_target(target, &status, mode, labels).await?;
             // What a pipe was given can't be taken back.
             let may_retry = !new.is_stream() && retries < SOURCE_CHANGED_RETRIES;
-            match self.copy_once(source, &status, new, labels).await {
+            match self.copy_once(source, &status, new, started, labels).await {
                 Err(error) if may_retry && error.kind() == ErrorKind::SourceChanged => {
                     retries += 1;
                     status = self.io.status_of(source).await.map_err(|e| e.on(labels.source()))?;
@@ -71,6 +73,7 @@ impl Worker<'_> {
         source: &File,
         status: &FileStatus,
         new: NewFile,
+        started: Option<Moment>,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let is_stream = status.kind != FileKind::Regular;
@@ -106,8 +109,18 @@ impl Worker<'_> {
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
             let (source, target) = (source.as_path(), target.as_path());
-            let (path, bytes) = (Some(moved.path), moved.bytes);
-            let copied = Copied { source, target, path, publication, bytes };
+            let copied = Copied {
+                action: Action::Copied,
+                path: Some(moved.path),
+                path_reason: Some(moved.reason),
+                fell_back: &moved.fell_back,
+                publication,
+                bytes: moved.bytes,
+                holes_bytes: moved.holes_bytes(),
+                is_shared: moved.is_shared(),
+                elapsed: started.map(|started| self.io.tasks.now().since(started)),
+                ..Copied::new(source, target, EntryKind::File)
+            };
             self.job.observer.on_event(&Event::Copied(&copied));
         }
         Ok(())

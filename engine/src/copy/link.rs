@@ -3,7 +3,7 @@
 use super::publish::Target;
 use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
-use super::{Copied, Durability, Event, Publication};
+use super::{Action, Copied, Durability, EntryKind, Event, Publication};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::TEMPORARY_ATTEMPTS_MAX;
 use crate::operation::{
@@ -19,6 +19,7 @@ impl Worker<'_> {
         target: &Target,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        let started = self.started();
         let on_source = |error: Error| error.on(labels.source());
         let on_target = |error: Error| error.on(labels.target());
         // Reading the link would change the time of its last reading.
@@ -49,7 +50,14 @@ impl Worker<'_> {
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
             let (source, target) = (source.as_path(), target.as_path());
-            let copied = Copied { source, target, path: None, publication, bytes: 0 };
+            let kind = EntryKind::SymbolicLink;
+            let elapsed = started.map(|started| self.io.tasks.now().since(started));
+            let copied = Copied {
+                action: Action::Copied,
+                publication,
+                elapsed,
+                ..Copied::new(source, target, kind)
+            };
             self.job.observer.on_event(&Event::Copied(&copied));
         }
         Ok(())

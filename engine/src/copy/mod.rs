@@ -5,6 +5,7 @@ mod blocks;
 mod data;
 mod directory;
 mod file;
+mod file_system;
 mod io;
 mod leftover;
 mod link;
@@ -13,6 +14,7 @@ mod options;
 mod pipeline;
 mod publication;
 mod publish;
+mod reason;
 mod route;
 mod stage;
 mod temporary;
@@ -29,6 +31,7 @@ use std::thread;
 pub use account::*;
 use operands::{Outcome, first_piece};
 pub use options::*;
+pub use reason::*;
 use tree::Piece;
 use worker::{BlockEngine, Job, Surroundings, Worker};
 
@@ -146,8 +149,9 @@ async fn copy_with(
     job.surroundings = Surroundings::look(&io).await;
     let worker = Worker::new(&job, tasks.clone(), crew.block_engine());
     // Started now, though it may not be needed: what runs, and why, is part of every account.
-    let engine = worker.block_tasks()?.capabilities().to_string();
+    let engine = worker.block_tasks()?.capabilities();
     let destination = worker.destination(request).await?;
+    progress.set_phase(Phase::Copying);
     for source in &request.sources {
         if cancellation.is_cancelled() {
             worker.summary.borrow_mut().was_cancelled = true;
@@ -159,9 +163,12 @@ async fn copy_with(
             Err(error) => worker.fail(&error),
         }
     }
+    progress.set_phase(Phase::Ending);
     let mut summary = worker.summary.take();
     summary.elapsed = tasks.now().since(started);
-    summary.engine = engine;
+    summary.engine = engine.to_string();
+    summary.engine_name = engine.engine.to_string();
+    summary.engine_reason = engine.reason;
     Ok(summary)
 }
 

@@ -1,6 +1,7 @@
 //! Which way the data of a file goes: from evidence, and with the reason.
 
-use super::{DataPath, Direct, Durability, Options, Reflink};
+pub(super) use super::file_system as magic;
+use super::{CopyEnd, DataPath, Direct, Durability, Options, PathReason, Reflink};
 use crate::limits::BUFFER_ALIGNMENT_BYTES;
 
 /// What is known about one end of a copy.
@@ -26,6 +27,8 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Route {
     pub(super) path: DataPath,
+    /// Why that path.
+    pub(super) reason: PathReason,
     /// What reads are aligned to; 1 where they go through the page cache.
     pub(super) read_alignment: u32,
     /// What writes are aligned to; 1 where they go through the page cache.
@@ -34,22 +37,26 @@ pub(super) struct Route {
     pub(super) preallocate: bool,
 }
 
-/// The magic numbers of `statfs(2)`.
-pub(super) mod magic {
-    pub(in crate::copy) const EXT4: u64 = 0xEF53;
-    pub(in crate::copy) const XFS: u64 = 0x5846_5342;
-    pub(in crate::copy) const F2FS: u64 = 0xF2F5_2010;
-    pub(in crate::copy) const NFS: u64 = 0x6969;
-    pub(in crate::copy) const CIFS: u64 = 0xFF53_4D42;
-    pub(in crate::copy) const SMB2: u64 = 0xFE53_4D42;
-    pub(in crate::copy) const PROC: u64 = 0x9FA0;
-    pub(in crate::copy) const SYSFS: u64 = 0x6265_6572;
-    pub(in crate::copy) const CONFIGFS: u64 = 0x6265_6570;
-    pub(in crate::copy) const CEPH: u64 = 0x00C3_6400;
-}
-
 /// More of a file than this in the page cache, in thousandths, and it is read from there.
 const CACHED_PERMILLE_MIN: u32 = 500;
+
+impl Route {
+    /// The same, after direct I/O was refused for reading.
+    pub(super) fn with_read_refused(self) -> Self {
+        Self { read_alignment: 1, ..self }.after_refusal()
+    }
+
+    /// The same, after direct I/O was refused for writing.
+    pub(super) fn with_write_refused(self) -> Self {
+        Self { write_alignment: 1, ..self }.after_refusal()
+    }
+
+    fn after_refusal(self) -> Self {
+        let is_buffered = (self.read_alignment, self.write_alignment) == (1, 1);
+        let path = if is_buffered { DataPath::Buffered } else { DataPath::MixedDirect };
+        Self { path, reason: PathReason::DirectRefused, ..self }
+    }
+}
 
 /// Whether cloning is worth a try: tiny files are cheaper copied.
 pub(super) fn may_clone(options: &Options, size_bytes: u64) -> bool {
@@ -87,25 +94,64 @@ pub(super) fn choose(options: &Options, facts: &Facts) -> Route {
     };
     Route {
         path,
+        reason: reason(options, facts, path),
         read_alignment: source.unwrap_or(1),
         write_alignment: target.unwrap_or(1),
         preallocate: matches!(facts.target.magic, magic::EXT4 | magic::XFS | magic::F2FS),
     }
 }
 
-/// The alignment of direct I/O at one end; none where it is not to be had, or slower: btrfs makes
-/// checksums of what it writes and falls back to the page cache by itself.
+/// The alignment of direct I/O at one end; none where it is not to be had, or slower.
 fn direct(wish: Direct, end: End) -> Option<u32> {
-    let is_there = end.direct_alignment > 0
-        && end.direct_alignment.is_power_of_two()
-        && u64::from(end.direct_alignment) <= BUFFER_ALIGNMENT_BYTES;
-    let is_real = matches!(end.magic, magic::EXT4 | magic::XFS | magic::F2FS);
     let is_wanted = match wish {
         Direct::Off => false,
         Direct::On => true,
-        Direct::Auto => is_real,
+        Direct::Auto => magic::has_real_direct(end.magic),
     };
-    (is_there && is_wanted).then_some(end.direct_alignment)
+    (has_direct(end) && is_wanted).then_some(end.direct_alignment)
+}
+
+fn has_direct(end: End) -> bool {
+    end.direct_alignment > 0
+        && end.direct_alignment.is_power_of_two()
+        && u64::from(end.direct_alignment) <= BUFFER_ALIGNMENT_BYTES
+}
+
+/// What decided for the path: the first of these that did.
+fn reason(options: &Options, facts: &Facts, path: DataPath) -> PathReason {
+    let permille = facts.cached_permille;
+    match (options.direct, path) {
+        (Direct::Off, _) => PathReason::DirectForbidden,
+        (Direct::On, DataPath::Buffered) => obstacle(facts),
+        (Direct::On, _) => PathReason::DirectAskedFor,
+        (Direct::Auto, DataPath::Direct) => PathReason::NotCached { permille },
+        (Direct::Auto, path) => match permille {
+            Some(permille) if permille >= CACHED_PERMILLE_MIN && path == DataPath::Buffered => {
+                PathReason::Cached { permille }
+            }
+            Some(permille) if permille >= CACHED_PERMILLE_MIN => {
+                PathReason::CachedAndDurable { permille }
+            }
+            _ => obstacle(facts),
+        },
+    }
+}
+
+/// Which end is in the way of direct I/O on both.
+fn obstacle(facts: &Facts) -> PathReason {
+    let ends = [(CopyEnd::Source, facts.source), (CopyEnd::Target, facts.target)];
+    let lacks = ends.into_iter().find(|(_, known)| !has_direct(*known));
+    let poor = ends.into_iter().find(|(_, known)| !magic::has_real_direct(known.magic));
+    match (lacks, poor) {
+        (Some((end, known)), _) => {
+            PathReason::NoDirect { end, file_system: magic::name(known.magic) }
+        }
+        (None, Some((end, known))) => {
+            PathReason::PoorDirect { end, file_system: magic::name(known.magic) }
+        }
+        // Nothing is, and the path is not for want of it.
+        (None, None) => PathReason::DirectAskedFor,
+    }
 }
 
 #[cfg(test)]
@@ -118,30 +164,98 @@ mod tests {
     const TMPFS: End = End { magic: 0x0102_1994, direct_alignment: 0 };
 
     #[test]
+    fn a_refusal_leaves_the_other_side_direct() {
+        let facts = Facts { source: EXT4, target: XFS, cached_permille: Some(0) };
+        let route = choose(&Options::default(), &facts);
+        let sides = |route: Route| (route.path, route.read_alignment, route.write_alignment);
+        assert_eq!(sides(route.with_read_refused()), (DataPath::MixedDirect, 1, 4096));
+        assert_eq!(sides(route.with_write_refused()), (DataPath::MixedDirect, 512, 1));
+        let refused = route.with_read_refused().with_write_refused();
+        assert_eq!(sides(refused), (DataPath::Buffered, 1, 1));
+        assert_eq!(refused.reason, PathReason::DirectRefused);
+    }
+
+    #[test]
     fn the_route_follows_from_what_is_known() {
         use DataPath::{Buffered, Direct as DirectPath, MixedDirect};
+        use PathReason::{Cached, CachedAndDurable, DirectAskedFor, DirectForbidden, NotCached};
+        let cold = NotCached { permille: Some(0) };
+        let no_direct = |end, file_system| PathReason::NoDirect { end, file_system };
+        let poor = PathReason::PoorDirect { end: CopyEnd::Source, file_system: "btrfs" };
+        let to_memory = no_direct(CopyEnd::Target, "tmpfs");
         let auto = Options::default();
         let durable = Options { durability: Durability::Full, ..auto.clone() };
         let on = Options { direct: Direct::On, ..auto.clone() };
         let off = Options { direct: Direct::Off, ..auto.clone() };
         let cases = [
-            ("cold on ext4", &auto, EXT4, EXT4, Some(0), DirectPath, 512, 512),
-            ("cold from ext4 to xfs", &auto, EXT4, XFS, Some(0), DirectPath, 512, 4096),
-            ("cached", &auto, EXT4, EXT4, Some(1000), Buffered, 1, 1),
-            ("cached, to be durable", &durable, EXT4, EXT4, Some(1000), MixedDirect, 1, 512),
-            ("the kernel does not tell", &auto, EXT4, EXT4, None, DirectPath, 512, 512),
-            ("btrfs makes checksums", &auto, BTRFS, BTRFS, Some(0), Buffered, 1, 1),
-            ("to memory", &auto, EXT4, TMPFS, Some(0), Buffered, 1, 1),
-            ("forced, though cached", &on, EXT4, EXT4, Some(1000), DirectPath, 512, 512),
-            ("forced, though btrfs", &on, BTRFS, BTRFS, Some(0), DirectPath, 4096, 4096),
-            ("forced, where only one side can", &on, EXT4, TMPFS, Some(0), MixedDirect, 512, 1),
-            ("forbidden", &off, EXT4, EXT4, Some(0), Buffered, 1, 1),
+            ("cold on ext4", &auto, EXT4, EXT4, Some(0), DirectPath, 512, 512, cold),
+            ("cold from ext4 to xfs", &auto, EXT4, XFS, Some(0), DirectPath, 512, 4096, cold),
+            ("cached", &auto, EXT4, EXT4, Some(1000), Buffered, 1, 1, Cached { permille: 1000 }),
+            (
+                "cached, to be durable",
+                &durable,
+                EXT4,
+                EXT4,
+                Some(1000),
+                MixedDirect,
+                1,
+                512,
+                CachedAndDurable { permille: 1000 },
+            ),
+            (
+                "the kernel does not tell",
+                &auto,
+                EXT4,
+                EXT4,
+                None,
+                DirectPath,
+                512,
+                512,
+                NotCached { permille: None },
+            ),
+            ("btrfs makes checksums", &auto, BTRFS, BTRFS, Some(0), Buffered, 1, 1, poor),
+            ("to memory", &auto, EXT4, TMPFS, Some(0), Buffered, 1, 1, to_memory),
+            (
+                "forced, though cached",
+                &on,
+                EXT4,
+                EXT4,
+                Some(1000),
+                DirectPath,
+                512,
+                512,
+                DirectAskedFor,
+            ),
+            (
+                "forced, though btrfs",
+                &on,
+                BTRFS,
+                BTRFS,
+                Some(0),
+                DirectPath,
+                4096,
+                4096,
+                DirectAskedFor,
+            ),
+            (
+                "forced, where only one side can",
+                &on,
+                EXT4,
+                TMPFS,
+                Some(0),
+                MixedDirect,
+                512,
+                1,
+                DirectAskedFor,
+            ),
+            ("forbidden", &off, EXT4, EXT4, Some(0), Buffered, 1, 1, DirectForbidden),
         ];
-        for (name, options, source, target, cached_permille, path, read, write) in cases {
+        for (name, options, source, target, cached_permille, path, read, write, reason) in cases {
             let facts = Facts { source, target, cached_permille };
             let route = choose(options, &facts);
             let got = (route.path, route.read_alignment, route.write_alignment);
             assert_eq!(got, (path, read, write), "{name}");
+            assert_eq!(route.reason, reason, "{name}");
         }
     }
 

@@ -13,6 +13,7 @@ use crate::error::{Errno, Error, ErrorKind};
 use crate::operation::{File, FileSystemStatus, Open, Operation, Place, Read};
 use crate::proactor::{CompletionHandler, Proactor, TaskInitiator};
 use crate::processor::Configuration;
+use crate::units::Moment;
 
 /// What all workers of one copy share.
 pub(super) struct Job<'a> {
@@ -26,8 +27,8 @@ pub(super) struct Job<'a> {
     created: Option<Mutex<BTreeSet<(u64, u64)>>>,
     /// A file that is not whole could not be removed from a stage: none may be published.
     are_stages_forbidden: AtomicBool,
-    /// Pairs of devices between which cloning was refused for good.
-    unclonable: Mutex<BTreeSet<(u64, u64)>>,
+    /// Pairs of devices between which cloning was refused for good, and the answer.
+    unclonable: Mutex<BTreeMap<(u64, u64), Errno>>,
     /// What kind of file system each device has.
     magics: Mutex<BTreeMap<u64, u64>>,
 }
@@ -111,12 +112,13 @@ impl<'a> Job<'a> {
         }
     }
 
-    pub(super) fn is_clonable(&self, devices: (u64, u64)) -> bool {
-        !lock(&self.unclonable).contains(&devices)
+    /// Why cloning between these devices is not worth a try, if it was refused for good.
+    pub(super) fn refused_clone(&self, devices: (u64, u64)) -> Option<Errno> {
+        lock(&self.unclonable).get(&devices).copied()
     }
 
-    pub(super) fn remember_unclonable(&self, devices: (u64, u64)) {
-        lock(&self.unclonable).insert(devices);
+    pub(super) fn remember_unclonable(&self, devices: (u64, u64), errno: Errno) {
+        lock(&self.unclonable).insert(devices, errno);
     }
 }
 
@@ -161,6 +163,11 @@ impl<'a> Worker<'a> {
             listing: RefCell::default(),
             summary: RefCell::default(),
         }
+    }
+
+    /// Now, if somebody will want to know how long this takes.
+    pub(super) fn started(&self) -> Option<Moment> {
+        self.job.observer.wants_copies().then(|| self.io.tasks.now())
     }
 
     /// Tells of a failure and counts it; that the copy was cancelled is told once, at its end.

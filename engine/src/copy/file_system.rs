@@ -1,0 +1,70 @@
+//! Kinds of file systems, by the magic numbers of `statfs(2)`.
+
+pub(super) const EXT4: u64 = 0xEF53;
+pub(super) const XFS: u64 = 0x5846_5342;
+pub(super) const F2FS: u64 = 0xF2F5_2010;
+pub(super) const NFS: u64 = 0x6969;
+pub(super) const CIFS: u64 = 0xFF53_4D42;
+pub(super) const SMB2: u64 = 0xFE53_4D42;
+pub(super) const PROC: u64 = 0x9FA0;
+pub(super) const SYSFS: u64 = 0x6265_6572;
+pub(super) const CONFIGFS: u64 = 0x6265_6570;
+pub(super) const CEPH: u64 = 0x00C3_6400;
+
+/// What others are called (`linux/magic.h`, and the sources of those that it leaves out).
+const OTHERS: [(u64, &str); 19] = [
+    (0x9123_683E, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x2FC1_2FC1, "zfs"),
+    (0x6573_5546, "fuse"),
+    (0x794C_7630, "overlayfs"),
+    (0xCA45_1A4E, "bcachefs"),
+    (0xE0F5_E1E2, "erofs"),
+    (0x7371_7368, "squashfs"),
+    (0x4D44, "vfat"),
+    (0x2011_BAB0, "exfat"),
+    (0x7366_746E, "ntfs3"),
+    (0x9660, "iso9660"),
+    (0x0102_1997, "9p"),
+    (0x8584_58F6, "ramfs"),
+    (0x5346_414F, "afs"),
+    (0xF15F, "ecryptfs"),
+    (0x3153_464A, "jfs"),
+    (0x1373, "devfs"),
+    (0x1CD1, "devpts"),
+];
+
+/// What a kind of file system is called: as in `/proc/filesystems`, where this knows it.
+pub(super) fn name(magic: u64) -> &'static str {
+    match magic {
+        EXT4 => "ext4",
+        XFS => "xfs",
+        F2FS => "f2fs",
+        NFS => "nfs",
+        CIFS | SMB2 => "cifs",
+        PROC => "proc",
+        SYSFS => "sysfs",
+        CONFIGFS => "configfs",
+        CEPH => "ceph",
+        _ => OTHERS.iter().find(|other| other.0 == magic).map_or("unknown", |other| other.1),
+    }
+}
+
+/// Whether direct I/O there is what it says, and faster for large files. btrfs makes checksums of
+/// what it writes and falls back to the page cache by itself.
+pub(super) fn has_real_direct(magic: u64) -> bool {
+    matches!(magic, EXT4 | XFS | F2FS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_names() {
+        let cases = [(EXT4, "ext4"), (SMB2, "cifs"), (0x9123_683E, "btrfs"), (0, "unknown")];
+        for (magic, want) in cases {
+            assert_eq!(name(magic), want, "{magic:x}");
+        }
+    }
+}
