@@ -30,6 +30,7 @@
 
 pub mod buffer;
 pub mod copy;
+pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod operation;
