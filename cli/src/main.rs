@@ -12,6 +12,8 @@
 mod args;
 mod command;
 mod exit;
+mod explain;
+mod json;
 mod list;
 mod patterns;
 mod progress;

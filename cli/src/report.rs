@@ -12,8 +12,9 @@ use ucp_engine::copy::{Event, Observer, PathCounts, Publication, Summary};
 use ucp_engine::units::Bytes;
 use ucp_engine::{Error, ErrorKind};
 
+use crate::exit::ExitStatus;
 use crate::progress::Display;
-use crate::quote;
+use crate::{explain, json, quote};
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -27,20 +28,52 @@ pub(crate) enum Verbosity {
     Verbose,
 }
 
+/// What is listed on standard output.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Listing {
+    /// Nothing.
+    #[default]
+    None,
+    /// Each file that was copied, as `cp -v` lists it.
+    Names,
+    /// The same, with the reasons.
+    Explained,
+    /// All that happens, for programs.
+    Json,
+}
+
 /// Tells the user what happens, as it happens.
 pub(crate) struct Report {
     verbosity: Verbosity,
+    listing: Listing,
     display: Display,
     output: Mutex<Output>,
 }
 
 impl Report {
-    pub(crate) fn new(verbosity: Verbosity, display: Display) -> Self {
-        Self { verbosity, display, output: Mutex::new(Output::new()) }
+    pub(crate) fn new(verbosity: Verbosity, listing: Listing, display: Display) -> Self {
+        Self { verbosity, listing, display, output: Mutex::new(Output::new()) }
+    }
+
+    /// Tells why nothing could be begun. Nothing is printed after this.
+    pub(crate) fn abandon(&self, error: &Error, signal: Option<Signal>) {
+        self.failure(error);
+        if self.listing == Listing::Json {
+            let was_cancelled = error.kind() == ErrorKind::Cancelled;
+            if !was_cancelled {
+                self.print(&json::failure(error));
+            }
+            let failed = u64::from(!was_cancelled);
+            let failure = Some(error.kind());
+            let summary = Summary { failed, failure, was_cancelled, ..Summary::default() };
+            let status = ExitStatus::of_failure(error.kind(), signal);
+            self.print(&json::summary(&summary, signal, status));
+        }
+        self.flush();
     }
 
     /// Tells of a failure.
-    pub(crate) fn failure(&self, error: &Error) {
+    fn failure(&self, error: &Error) {
         // What was only stopped is told once, for all files, in the end.
         if error.kind() != ErrorKind::Cancelled {
             self.complain(&failure_line(error));
@@ -49,6 +82,10 @@ impl Report {
 
     /// Tells what came of it all. Nothing is printed after this.
     pub(crate) fn finish(&self, summary: &Summary, signal: Option<Signal>) {
+        if self.listing == Listing::Json {
+            let status = ExitStatus::of_copy(summary, signal, self.is_output_complete());
+            self.print(&json::summary(summary, signal, status));
+        }
         self.flush();
         if let (true, Some(signal)) = (summary.was_cancelled, signal) {
             self.complain(&format!("stopped by {signal}"));
@@ -80,6 +117,21 @@ impl Report {
         self.print_with(|output| output.line(line));
     }
 
+    /// Lists what happened on standard output, if it is listed.
+    fn list(&self, event: &Event<'_>) {
+        let line = match (self.listing, event) {
+            (Listing::Json, event) => json::event(event),
+            (Listing::Names, Event::Copied(copied)) => {
+                Some(copied_line(copied.source, copied.target))
+            }
+            (Listing::Explained, Event::Copied(copied)) => Some(explain::lines(copied)),
+            _ => None,
+        };
+        if let Some(line) = line {
+            self.print(&line);
+        }
+    }
+
     /// Prints with `way`, and says so the first time that it fails.
     fn print_with(&self, way: impl FnOnce(&mut Output)) {
         // The complaint waits until neither the line nor the output is held.
@@ -102,14 +154,13 @@ impl Report {
 
 impl Observer for Report {
     fn wants_copies(&self) -> bool {
-        self.verbosity == Verbosity::Verbose
+        self.listing != Listing::None
     }
 
     fn on_event(&self, event: &Event<'_>) {
-        let is_verbose = self.verbosity == Verbosity::Verbose;
+        self.list(event);
         match event {
-            Event::Copied(copied) if is_verbose => {
-                self.print(&copied_line(copied.source, copied.target));
+            Event::Copied(copied) if self.verbosity == Verbosity::Verbose => {
                 if let Publication::InPlace(reason) = copied.publication {
                     self.complain(&in_place_line(copied.target, reason));
                 }

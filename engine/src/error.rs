@@ -27,6 +27,22 @@ pub enum ErrorKind {
     Io,
 }
 
+impl ErrorKind {
+    /// The class's stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "already-exists",
+            Self::Operand => "operand",
+            Self::Storage => "storage",
+            Self::SourceChanged => "source-changed",
+            Self::Unsupported => "unsupported",
+            Self::Cancelled => "cancelled",
+            Self::Io => "io",
+        }
+    }
+}
+
 /// One failure: what was being done, on which file, at which byte, and why.
 ///
 /// The message names the operation and the place. The cause is in `source()` only, so a caller that

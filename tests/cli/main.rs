@@ -7,10 +7,12 @@
 mod support;
 
 mod blocked;
+mod comfort;
 mod engines;
 mod failures;
 mod fidelity;
 mod help;
+mod json;
 mod kill;
 
 mod operands;

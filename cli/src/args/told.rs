@@ -12,6 +12,12 @@ pub(crate) struct Told {
     /// Say nothing but errors
     #[arg(short, long, overrides_with_all = ["verbose", "quiet"])]
     pub(crate) quiet: bool,
+    /// Give an account of each file on standard output, one JSON object a line, and of the whole
+    #[arg(long, conflicts_with = "explain")]
+    pub(crate) json: bool,
+    /// Say of each file which way its data went, and why
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Whether progress is shown on standard error; auto: on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) progress: When,

@@ -8,7 +8,7 @@ use ucp_engine::processor::Configuration;
 use crate::args::{self, CopyArguments, Operands, Told};
 use crate::exit::ExitStatus;
 use crate::progress::Display;
-use crate::report::{Report, Verbosity, complain_about_usage};
+use crate::report::{Listing, Report, Verbosity, complain_about_usage};
 use crate::signal::Signals;
 
 /// Copies what the user asked for, tells of it, and says how it ended.
@@ -20,8 +20,8 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
             return ExitStatus::Usage;
         }
     };
-    let (verbosity, display) = told(&arguments.told);
-    let report = Report::new(verbosity, display.clone());
+    let (verbosity, listing, display) = told(&arguments.told);
+    let report = Report::new(verbosity, listing, display.clone());
     let progress = Progress::default();
     let cancellation = Arc::new(Cancellation::default());
     let signal = signals.watch(Arc::clone(&cancellation));
@@ -34,8 +34,11 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
             ExitStatus::of_copy(&summary, signal.get(), report.is_output_complete())
         }
         Err(error) => {
-            report.failure(&error);
-            ExitStatus::of_failure(error.kind(), signal.get())
+            report.abandon(&error, signal.get());
+            match report.is_output_complete() {
+                true => ExitStatus::of_failure(error.kind(), signal.get()),
+                false => ExitStatus::SomeFailed,
+            }
         }
     }
 }
@@ -62,18 +65,24 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     Ok(options)
 }
 
-fn told(told: &Told) -> (Verbosity, Display) {
+fn told(told: &Told) -> (Verbosity, Listing, Display) {
     let verbosity = match (told.quiet, told.verbose) {
         (true, _) => Verbosity::Quiet,
         (false, true) => Verbosity::Verbose,
         (false, false) => Verbosity::Normal,
+    };
+    let listing = match (told.json, told.explain, verbosity) {
+        (true, _, _) => Listing::Json,
+        (false, true, _) => Listing::Explained,
+        (false, false, Verbosity::Verbose) => Listing::Names,
+        (false, false, _) => Listing::None,
     };
     let progress = match (told.progress, verbosity) {
         // Under -v every file is a line already.
         (args::When::Auto, Verbosity::Quiet | Verbosity::Verbose) => args::When::Never,
         (asked, _) => asked,
     };
-    (verbosity, Display::new(progress))
+    (verbosity, listing, Display::new(progress))
 }
 
 #[cfg(test)]

@@ -285,7 +285,10 @@ impl<'a> Copied<'a> {
             bytes: 0,
             holes_bytes: None,
             is_shared: None,
-            digest: Err("not asked for"),
+            digest: Err(match kind {
+                EntryKind::File => "not asked for",
+                _ => "it has no data",
+            }),
             verified: None,
             elapsed: None,
         }
