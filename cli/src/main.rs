@@ -19,6 +19,7 @@ mod patterns;
 mod progress;
 mod quote;
 mod report;
+mod sandbox;
 mod signal;
 mod size;
 

@@ -18,5 +18,6 @@ mod kill;
 mod operands;
 mod output;
 mod publication;
+mod sandbox;
 mod selection;
 mod signals;

@@ -4,6 +4,7 @@
 mod support;
 
 mod allocation;
+mod confinement;
 mod conformance;
 mod disturbance;
 mod proactor;

@@ -18,6 +18,9 @@ pub(crate) struct Safety {
     /// Whether a new directory is made aside and appears whole, or its files as they come
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) stage: Stage,
+    /// Give up all files but the sources and the target's place before anything is done (Landlock)
+    #[arg(long)]
+    pub(crate) sandbox: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

@@ -9,6 +9,7 @@ use crate::args::{self, CopyArguments, Operands, Told};
 use crate::exit::ExitStatus;
 use crate::progress::Display;
 use crate::report::{Listing, Report, Verbosity, complain_about_usage};
+use crate::sandbox::Sandbox;
 use crate::signal::Signals;
 
 /// Copies what the user asked for, tells of it, and says how it ended.
@@ -20,6 +21,13 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
             return ExitStatus::Usage;
         }
     };
+    // Now, while there is one thread only.
+    if arguments.safety.sandbox
+        && let Err(complaint) = Sandbox::around(&request).enter()
+    {
+        complain_about_usage(&complaint);
+        return ExitStatus::SomeFailed;
+    }
     let (verbosity, listing, display) = told(&arguments.told);
     let report = Report::new(verbosity, listing, display.clone());
     let progress = Progress::default();
