@@ -22,6 +22,10 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
             let (source, source_base64) = name(source);
             line(&SkippedLine { event: "skipped", source, source_base64, reason })
         }
+        copy::Event::Deleted { path, kind } => {
+            let (path, path_base64) = name(path);
+            line(&DeletedLine { event: "deleted", path, path_base64, kind: kind.name() })
+        }
         copy::Event::Warned { path, warning } => {
             let (path, path_base64) = name(path);
             line(&WarnedLine { event: "warned", path, path_base64, message: warning })
@@ -48,7 +52,8 @@ pub(crate) fn failure(error: &Error) -> String {
 
 /// The last line.
 pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitStatus) -> String {
-    let Summary { files, directories, links, bytes, skipped, failed, .. } = *summary;
+    let Summary { files, directories, links, bytes, skipped, excluded, deleted, failed, .. } =
+        *summary;
     let interrupted_by = signal.filter(|_| summary.was_cancelled).map(Signal::as_str);
     line(&SummaryLine {
         event: "summary",
@@ -57,6 +62,8 @@ pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitSta
         links,
         bytes,
         skipped,
+        excluded,
+        deleted,
         failed,
         class: summary.failure.map(|kind| kind.name()),
         interrupted_by,
@@ -125,6 +132,16 @@ struct SkippedLine<'a> {
 }
 
 #[derive(Serialize)]
+struct DeletedLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
 struct WarnedLine<'a> {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -160,6 +177,8 @@ struct SummaryLine<'a> {
     links: u64,
     bytes: u64,
     skipped: u64,
+    excluded: u64,
+    deleted: u64,
     failed: u64,
     class: Option<&'static str>,
     interrupted_by: Option<&'static str>,

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
-use ucp_engine::copy::{Event, Observer, PathCounts, Publication, Summary};
+use ucp_engine::copy::{EntryKind, Event, Observer, PathCounts, Publication, Summary};
 use ucp_engine::units::Bytes;
 use ucp_engine::{Error, ErrorKind};
 
@@ -124,6 +124,9 @@ impl Report {
             (Listing::Names, Event::Copied(copied)) => {
                 Some(copied_line(copied.source, copied.target))
             }
+            (Listing::Names | Listing::Explained, Event::Deleted { path, kind }) => {
+                Some(deleted_line(path, *kind))
+            }
             (Listing::Explained, Event::Copied(copied)) => Some(explain::lines(copied)),
             _ => None,
         };
@@ -203,6 +206,12 @@ fn copied_line(source: &Path, target: &Path) -> String {
     format!("{} -> {}", quote::always(source), quote::always(target))
 }
 
+/// As `rm -v` says it.
+fn deleted_line(path: &Path, kind: EntryKind) -> String {
+    let what = if kind == EntryKind::Directory { "directory " } else { "" };
+    format!("removed {what}{}", quote::always(path))
+}
+
 fn in_place_line(target: &Path, reason: &str) -> String {
     format!("{} was written in place: {}", named(target), words(reason))
 }
@@ -217,8 +226,18 @@ fn engine_line(summary: &Summary) -> String {
 }
 
 fn last_line(summary: &Summary) -> String {
-    let Summary { files, directories, links, bytes, skipped, excluded, failed, elapsed, .. } =
-        summary;
+    let Summary {
+        files,
+        directories,
+        links,
+        bytes,
+        skipped,
+        excluded,
+        deleted,
+        failed,
+        elapsed,
+        ..
+    } = summary;
     let mut line = count(*files, "file");
     for (number, what) in [(*directories, "directory"), (*links, "link")] {
         if number > 0 {
@@ -233,7 +252,9 @@ fn last_line(summary: &Summary) -> String {
     if !paths.is_empty() {
         line.push_str(&format!(" ({paths})"));
     }
-    for (number, what) in [(*failed, "failed"), (*skipped, "skipped"), (*excluded, "excluded")] {
+    for (number, what) in
+        [(*failed, "failed"), (*skipped, "skipped"), (*excluded, "excluded"), (*deleted, "deleted")]
+    {
         if number > 0 {
             line.push_str(&format!(", {number} {what}"));
         }

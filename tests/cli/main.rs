@@ -14,7 +14,7 @@ mod fidelity;
 mod help;
 mod json;
 mod kill;
-
+mod mirror;
 mod operands;
 mod output;
 mod publication;

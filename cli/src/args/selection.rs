@@ -20,6 +20,10 @@ pub(crate) struct Selection {
     /// Items of lists end with a NUL, not with a line
     #[arg(short = '0', long)]
     null: bool,
+    /// Once everything was copied, delete what is in a target directory and not in its SOURCE;
+    /// excluded names stay, and if anything failed, everything does
+    #[arg(long)]
+    delete: bool,
 }
 
 /// Options that include and exclude, in the order that they were given in.
@@ -69,6 +73,7 @@ impl Selection {
     /// What is wrong with a pattern or a list.
     pub(crate) fn apply(&self, options: &mut copy::Options) -> Result<(), String> {
         options.selection.filter = self.filter()?;
+        options.selection.delete = self.delete;
         Ok(())
     }
 

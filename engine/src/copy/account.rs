@@ -41,6 +41,13 @@ pub enum Event<'a> {
         /// What.
         warning: &'a str,
     },
+    /// A name was deleted from the target, because the source does not have it.
+    Deleted {
+        /// Which.
+        path: &'a Path,
+        /// What it was.
+        kind: EntryKind,
+    },
     /// A file could not be copied. The others go on.
     Failed(&'a Error),
 }
@@ -217,6 +224,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Files left out.
     pub skipped: u64,
+    /// Names deleted from the target, because the source does not have them.
+    pub deleted: u64,
     /// Names that the user wanted left out; of an excluded directory only its own.
     pub excluded: u64,
     /// Files that could not be copied.
@@ -470,6 +479,7 @@ impl Summary {
         self.links += other.links;
         self.bytes += other.bytes;
         self.skipped += other.skipped;
+        self.deleted += other.deleted;
         self.excluded += other.excluded;
         self.failed += other.failed;
         self.was_cancelled |= other.was_cancelled;

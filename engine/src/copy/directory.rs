@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::libc;
 
+use super::mirror::Root;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use super::{
@@ -259,6 +260,17 @@ impl Directory {
         match &self.parent {
             Some(parent) => parent.target_path().join(&self.target_path),
             None => self.target_path.clone(),
+        }
+    }
+
+    /// The same, for looking through it once more in the end.
+    pub(super) fn root_to_mirror(&self) -> Root {
+        Root {
+            source: self.source.clone(),
+            target: self.target.clone(),
+            source_path: self.source_path.clone(),
+            target_path: self.target_path.clone(),
+            existed: self.made_with.is_none(),
         }
     }
 

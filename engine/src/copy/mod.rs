@@ -4,11 +4,13 @@ mod account;
 mod blocks;
 mod data;
 mod directory;
+mod extraneous;
 mod file;
 mod file_system;
 mod io;
 mod leftover;
 mod link;
+mod mirror;
 mod operands;
 mod options;
 mod pipeline;
@@ -142,7 +144,7 @@ async fn copy_with(
     crew: Crew<'_>,
 ) -> Result<Summary, Error> {
     let tasks = proactor.initiator();
-    let started = tasks.now();
+    let (started, began) = (tasks.now(), tasks.wall_clock());
     let has_several = request.sources.len() > 1;
     let mut job = Job::new(request.options.clone(), observer, progress, cancellation, has_several);
     let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
@@ -151,6 +153,7 @@ async fn copy_with(
     // Started now, though it may not be needed: what runs, and why, is part of every account.
     let engine = worker.block_tasks()?.capabilities();
     let destination = worker.destination(request).await?;
+    let mut roots = Vec::new();
     progress.set_phase(Phase::Copying);
     for source in &request.sources {
         if cancellation.is_cancelled() {
@@ -159,10 +162,14 @@ async fn copy_with(
         }
         match worker.copy_operand(source, &destination).await {
             Ok(Outcome::Done) => {}
-            Ok(Outcome::Tree(piece)) => copy_tree(&job, piece, &worker, crew).await,
+            Ok(Outcome::Tree(piece)) => {
+                roots.extend(piece.root_to_mirror().filter(|_| job.mirrors()));
+                copy_tree(&job, piece, &worker, crew).await;
+            }
             Err(error) => worker.fail(&error),
         }
     }
+    worker.mirror(&roots, began).await;
     progress.set_phase(Phase::Ending);
     let mut summary = worker.summary.take();
     summary.elapsed = tasks.now().since(started);

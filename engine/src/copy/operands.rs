@@ -74,6 +74,10 @@ impl Worker<'_> {
         let Some(status) = status else {
             return Err(on_source(self.missing(source_place).await));
         };
+        if self.job.mirrors() && status.kind != FileKind::Directory {
+            let reason = "it is not a directory, so there is nothing to mirror";
+            return Err(on_source(Error::new(ErrorKind::Operand, "copy", reason)));
+        }
         let (target, target_path) = self.target_of(source, &status, destination).await?;
         let labels = Operands { source, target: &target_path };
         match status.kind {

@@ -163,7 +163,7 @@ impl Worker<'_> {
     }
 
     /// Removes what a killed run of the same user has left; anything else stays.
-    async fn remove_left_stage(&self, parent: &File, name: &Name) -> Result<(), Error> {
+    pub(super) async fn remove_left_stage(&self, parent: &File, name: &Name) -> Result<(), Error> {
         let Ok(left) = self.open_below(parent, name).await else { return Ok(()) };
         let status = self.io.status_of(&left).await?;
         let is_ours = self.job.surroundings.user == Some(status.owner);

@@ -16,6 +16,7 @@ use nix::libc;
 
 use super::FollowLinks;
 use super::directory::{Directory, Entry};
+use super::mirror::Root;
 use super::publish::Target;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
@@ -33,13 +34,23 @@ pub(super) enum Piece {
     List(Arc<Directory>),
 }
 
+impl Piece {
+    /// The roots of the tree that this is the first piece of.
+    pub(super) fn root_to_mirror(&self) -> Option<Root> {
+        match self {
+            Self::List(directory) => Some(directory.root_to_mirror()),
+            Self::Enter { .. } => None,
+        }
+    }
+}
+
 /// Pieces that wait.
 pub(super) type Pieces = WorkQueue<Piece>;
 
 /// Names of one listing.
-struct Batch {
-    entries: Vec<(Name, FileKind)>,
-    is_last: bool,
+pub(super) struct Batch {
+    pub(super) entries: Vec<(Name, FileKind)>,
+    pub(super) is_last: bool,
 }
 
 impl Worker<'_> {
@@ -95,7 +106,7 @@ impl Worker<'_> {
 
     /// Reads names, and copies what they stand for.
     async fn list(&self, directory: Arc<Directory>, pieces: &Pieces, own: &mut Vec<Piece>) {
-        match self.read_batch(&directory).await {
+        match self.read_batch(&directory.source).await {
             Ok(batch) => {
                 if !batch.is_last {
                     directory.pending.fetch_add(1, Ordering::Relaxed);
@@ -114,13 +125,14 @@ impl Worker<'_> {
         self.release(directory).await;
     }
 
-    async fn read_batch(&self, directory: &Directory) -> Result<Batch, Error> {
+    /// Reads names from where the last listing of this open directory stopped.
+    pub(super) async fn read_batch(&self, directory: &File) -> Result<Batch, Error> {
         let mut entries = Vec::new();
         loop {
             let mut bytes = self.listing.take();
             bytes.resize(LISTING_BYTES, 0);
             let buffer = Buffer::Vec(bytes);
-            let list = ListDirectory { directory: directory.source.clone(), buffer };
+            let list = ListDirectory { directory: directory.clone(), buffer };
             self.io.check()?;
             let (length, operation) =
                 self.io.perform_counted(Operation::ListDirectory(list)).await?;

@@ -28,6 +28,9 @@ pub enum Verdict {
 pub struct Selection {
     /// Who decides about each name; nobody: all are copied.
     pub filter: Option<Arc<dyn Filter>>,
+    /// Whether what is in a target directory and not in its source is deleted, once everything was
+    /// copied: never without a complete listing of the source, never what the filter excludes.
+    pub delete: bool,
 }
 
 impl Selection {
@@ -59,7 +62,7 @@ mod tests {
     fn without_a_filter_nothing_is_excluded_and_no_path_is_made() {
         let none = Selection::default();
         assert!(!none.excludes(|| -> &str { panic!("nobody wants it") }, true));
-        let selection = Selection { filter: Some(Arc::new(NoDirectories)) };
+        let selection = Selection { filter: Some(Arc::new(NoDirectories)), ..Selection::default() };
         assert!(selection.excludes(|| "a", true));
         assert!(!selection.excludes(|| "a", false));
     }

@@ -1,0 +1,466 @@
+//! Deleting what is in the target and not in the source: the last thing that a copy does, and only
+//! if all of it succeeded.
+//!
+//! Both trees are walked once more, side by side. A name goes only if a complete listing of the
+//! source's directory did not have it, the source's directory was not changed since the copy began,
+//! nothing stands there under that name a moment before, and what goes is what was looked at.
+//! Whatever is in doubt stays, and is said.
+
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+use super::extraneous::{Fate, NameSet, fate};
+use super::publish::Target;
+use super::worker::{Job, Labels, Worker};
+use super::{Durability, EntryKind, Event, FollowLinks};
+use crate::error::{Errno, Error, ErrorKind};
+use crate::operation::{
+    ChangeTimes, File, FileKind, FileStatus, Name, Open, Operation, Place, Subject, SyncReach,
+    Unlink,
+};
+use crate::units::WallTime;
+
+/// The roots of a tree that was copied.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    pub(super) source: File,
+    pub(super) target: File,
+    pub(super) source_path: PathBuf,
+    pub(super) target_path: PathBuf,
+    /// It was there before: a new one has nothing to delete.
+    pub(super) existed: bool,
+}
+
+/// A directory of the target that is being looked through.
+struct Frame {
+    target: File,
+    status: FileStatus,
+    /// Below the root.
+    path: PathBuf,
+    against: Against,
+    /// Names that are still to be looked at.
+    entries: Vec<(Name, FileKind)>,
+    is_listed: bool,
+    has_deleted: bool,
+}
+
+/// What a directory of the target is held against.
+enum Against {
+    /// A directory of the source.
+    Source { directory: File, status: FileStatus, names: NameSet },
+    /// Nothing: it goes as a whole, but for what stays in it.
+    Nothing { name: Name, has_kept: bool },
+}
+
+/// A name in a directory that is looked through, for messages.
+struct Named<'a> {
+    root: &'a Root,
+    path: &'a Path,
+}
+
+impl Worker<'_> {
+    /// Deletes below each root what its source does not have.
+    pub(super) async fn mirror(&self, roots: &[Root], since: WallTime) {
+        let is_whole = {
+            let summary = self.summary.borrow();
+            summary.failed == 0 && !summary.was_cancelled
+        };
+        if !is_whole {
+            let warning = "nothing was deleted, because not everything was copied";
+            for root in roots.iter().filter(|root| root.existed) {
+                self.warn(&Named { root, path: Path::new("") }, warning);
+            }
+            return;
+        }
+        for root in roots.iter().filter(|root| root.existed) {
+            let deleted = match self.check_apart(root, roots).await {
+                Ok(()) => self.mirror_tree(root, roots, since).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = deleted {
+                self.fail(&error.on(&root.target_path));
+            }
+        }
+    }
+
+    /// Fails if what is deleted in one tree could be a part of another.
+    async fn check_apart(&self, root: &Root, roots: &[Root]) -> Result<(), Error> {
+        let refuse = |reason| Err(Error::new(ErrorKind::Operand, "delete", reason));
+        let target = self.io.status_of(&root.target).await?;
+        for other in roots {
+            if self.is_inside(&other.source, &target).await? {
+                return refuse("a source is inside the target");
+            }
+            let is_itself = std::ptr::eq(other, root);
+            if !is_itself && self.is_inside(&other.target, &target).await? {
+                return refuse("another source was copied into it");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a directory is another, or is inside it.
+    async fn is_inside(&self, directory: &File, other: &FileStatus) -> Result<bool, Error> {
+        let mut directory = directory.clone();
+        let mut status = self.io.status_of(&directory).await?;
+        loop {
+            if status.is_same_file(other) {
+                return Ok(true);
+            }
+            let place = Place::at(&directory, &Name::from(c".."));
+            let open = Open::new(place, libc::O_PATH | libc::O_DIRECTORY);
+            let above = self.io.open(open).await?;
+            let above_status = self.io.status_of(&above).await?;
+            if above_status.is_same_file(&status) {
+                return Ok(false);
+            }
+            (directory, status) = (above, above_status);
+        }
+    }
+
+    /// Walks the target, depth first, and holds it against the source.
+    async fn mirror_tree(&self, root: &Root, roots: &[Root], since: WallTime) -> Result<(), Error> {
+        let mut sources = Vec::new();
+        for root in roots {
+            sources.push(self.io.status_of(&root.source).await?);
+        }
+        let here = Name::from(c".");
+        let first = self.open_mirrored((&root.source, &root.target), &here, PathBuf::new()).await?;
+        let mut frames = Vec::new();
+        frames.extend(self.list_source(first, root, since).await?);
+        while let Some(frame) = frames.last_mut() {
+            self.io.check()?;
+            if let Some((name, kind)) = frame.entries.pop() {
+                let path = frame.path.join(name.as_os_str());
+                let labels = Named { root, path: &path };
+                match self.settle(frame, &name, kind, &path, &sources, &labels).await {
+                    Ok(None) => {}
+                    Ok(Some(below)) => {
+                        let begun = self.list_source(below, root, since).await;
+                        self.report_on(begun, &labels).into_iter().flatten().for_each(|below| {
+                            frames.push(below);
+                        });
+                    }
+                    Err(error) => {
+                        frame.keep();
+                        self.report_on::<()>(Err(error), &labels);
+                    }
+                }
+            } else if frame.is_listed {
+                let ended = frames.pop().expect("it was just looked at");
+                let path = ended.path.clone();
+                let labels = Named { root, path: &path };
+                let above = frames.last_mut();
+                let ended = self.leave(ended, above, &labels).await;
+                self.report_on(ended, &labels);
+            } else {
+                let batch = self.read_batch(&frame.target).await;
+                let path = frame.path.clone();
+                match batch {
+                    Ok(batch) => (frame.entries, frame.is_listed) = (batch.entries, batch.is_last),
+                    Err(error) => {
+                        frame.is_listed = true;
+                        frame.keep();
+                        self.report_on::<()>(Err(error), &Named { root, path: &path });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports a failure about one name; the others go on.
+    fn report_on<T>(&self, outcome: Result<T, Error>, labels: &Named<'_>) -> Option<T> {
+        outcome.map_err(|error| self.fail(&error.on(labels.target()))).ok()
+    }
+
+    /// Opens a directory that is on both sides.
+    async fn open_mirrored(
+        &self,
+        (source, target): (&File, &File),
+        name: &Name,
+        path: PathBuf,
+    ) -> Result<Frame, Error> {
+        let open = Open::new(Place::at(source, name), libc::O_RDONLY | libc::O_DIRECTORY);
+        let is_followed = self.job.options.links == FollowLinks::Always;
+        let directory = self.io.open(if is_followed { open } else { open.confined() }).await?;
+        let status = self.io.status_of(&directory).await?;
+        let target = self.open_below(target, name).await?;
+        let against = Against::Source { directory, status, names: NameSet::default() };
+        Frame::new(target, path, against, self).await
+    }
+
+    /// Lists the source of a directory that is on both sides. None if nothing may be deleted there.
+    async fn list_source(
+        &self,
+        mut frame: Frame,
+        root: &Root,
+        since: WallTime,
+    ) -> Result<Option<Frame>, Error> {
+        let Against::Source { directory, status, names } = &mut frame.against else {
+            return Ok(Some(frame));
+        };
+        if status.changed >= since {
+            let reason = "nothing is deleted in it: its source was changed while it was copied";
+            let error = Error::new(ErrorKind::SourceChanged, "delete", reason);
+            return Err(error);
+        }
+        loop {
+            let listed = self.read_batch(directory).await;
+            let batch = listed.map_err(|error| error.on(root.source_path.join(&frame.path)))?;
+            names.extend(batch.entries.iter().map(|(name, _)| name.as_bytes()));
+            if batch.is_last {
+                names.sort();
+                return Ok(Some(frame));
+            }
+        }
+    }
+
+    /// Does what is to be done about one name: deletes it, or returns it as a directory to be
+    /// looked through.
+    async fn settle(
+        &self,
+        frame: &mut Frame,
+        name: &Name,
+        kind: FileKind,
+        path: &Path,
+        sources: &[FileStatus],
+        labels: &Named<'_>,
+    ) -> Result<Option<Frame>, Error> {
+        let place = Place::at(&frame.target, name);
+        let kind = match kind {
+            FileKind::Unknown => match self.io.status_at(place.clone(), false).await? {
+                Some(status) => status.kind,
+                None => return Ok(None),
+            },
+            kind => kind,
+        };
+        let is_directory = kind == FileKind::Directory;
+        let is_excluded = self.job.options.selection.excludes(|| path, is_directory);
+        let in_source = match &frame.against {
+            Against::Source { names, .. } => Some(names),
+            Against::Nothing { .. } => None,
+        };
+        match fate(name.as_bytes(), is_directory, is_excluded, in_source) {
+            Fate::Stay => frame.keep(),
+            Fate::Enter => {
+                let Against::Source { directory, .. } = &frame.against else { return Ok(None) };
+                let both = (directory, &frame.target);
+                return match self.open_mirrored(both, name, path.to_owned()).await {
+                    Ok(below) => Ok(Some(below)),
+                    // No directory in the source, or a link that was not followed.
+                    Err(error) if is_no_directory(&error) => Ok(None),
+                    Err(error) => Err(error),
+                };
+            }
+            Fate::Leftover => self.remove_dead(frame, name, is_directory).await?,
+            Fate::Go => return self.delete_extraneous(frame, name, path, sources, labels).await,
+        }
+        Ok(None)
+    }
+
+    /// Removes what a run has left that is not alive any more; anything else of that name stays.
+    async fn remove_dead(
+        &self,
+        frame: &mut Frame,
+        name: &Name,
+        is_directory: bool,
+    ) -> Result<(), Error> {
+        if is_directory {
+            self.remove_left_stage(&frame.target, name).await?;
+        } else {
+            let directory = frame.target.clone();
+            let target =
+                Target { directory, name: name.clone(), is_staged: false, is_operand: false };
+            self.remove_leftover(&target, name).await?;
+        }
+        if self.io.status_at(Place::at(&frame.target, name), false).await?.is_some() {
+            frame.keep();
+        }
+        Ok(())
+    }
+
+    /// Deletes a name that is in the target only, or returns it as a directory to be emptied first.
+    async fn delete_extraneous(
+        &self,
+        frame: &mut Frame,
+        name: &Name,
+        path: &Path,
+        sources: &[FileStatus],
+        labels: &Named<'_>,
+    ) -> Result<Option<Frame>, Error> {
+        let place = Place::at(&frame.target, name);
+        let Some(status) = self.io.status_at(place, false).await? else { return Ok(None) };
+        if !self.is_still_missing(frame, name).await? {
+            return Ok(None);
+        }
+        let is_foreign = (status.device, status.mount) != (frame.status.device, frame.status.mount);
+        if status.is_mount_point || is_foreign {
+            frame.keep();
+            self.skip_target(labels, "it is not deleted: another file system is mounted there");
+            return Ok(None);
+        }
+        if sources.iter().any(|source| source.is_same_file(&status)) {
+            frame.keep();
+            self.skip_target(labels, "it is not deleted: it is a source");
+            return Ok(None);
+        }
+        if status.kind != FileKind::Directory {
+            self.delete_name(frame, name, &status, labels).await?;
+            return Ok(None);
+        }
+        let target = self.open_below(&frame.target, name).await?;
+        let against = Against::Nothing { name: name.clone(), has_kept: false };
+        let below = Frame::new(target, path.to_owned(), against, self).await?;
+        if !below.status.is_same_file(&status) {
+            return Err(exchanged());
+        }
+        Ok(Some(below))
+    }
+
+    /// Whether the source's directory is there and does not have the name, now. Below a directory
+    /// that goes as a whole nothing is asked any more.
+    async fn is_still_missing(&self, frame: &Frame, name: &Name) -> Result<bool, Error> {
+        let Against::Source { directory, .. } = &frame.against else { return Ok(true) };
+        if self.io.status_at(Place::at(directory, name), false).await?.is_some() {
+            return Ok(false);
+        }
+        if self.io.status_of(directory).await?.links == 0 {
+            let reason = "its source has vanished";
+            return Err(Error::new(ErrorKind::SourceChanged, "delete", reason));
+        }
+        Ok(true)
+    }
+
+    /// Deletes a name, if it still stands for what was looked at.
+    async fn delete_name(
+        &self,
+        frame: &mut Frame,
+        name: &Name,
+        status: &FileStatus,
+        labels: &Named<'_>,
+    ) -> Result<(), Error> {
+        let place = Place::at(&frame.target, name);
+        match self.io.status_at(place.clone(), false).await? {
+            None => return Ok(()),
+            Some(now) if !now.is_same_file(status) => return Err(exchanged()),
+            Some(_) => {}
+        }
+        let is_directory = status.kind == FileKind::Directory;
+        match self.io.perform(Operation::Unlink(Unlink { place, is_directory })).await {
+            Ok(_) => {}
+            Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        frame.has_deleted = true;
+        self.summary.borrow_mut().deleted += 1;
+        let path = labels.target();
+        self.job.observer.on_event(&Event::Deleted { path: &path, kind: entry_kind(status.kind) });
+        Ok(())
+    }
+
+    /// Finishes a directory that was looked through: one that goes is deleted, one that stays gets
+    /// the times back that the copy gave it.
+    async fn leave(
+        &self,
+        ended: Frame,
+        above: Option<&mut Frame>,
+        labels: &Named<'_>,
+    ) -> Result<(), Error> {
+        match &ended.against {
+            Against::Nothing { name, has_kept } => {
+                let Some(above) = above else { return Ok(()) };
+                if *has_kept {
+                    above.keep();
+                    return Ok(());
+                }
+                let deleted = self.delete_name(above, name, &ended.status, labels).await;
+                if deleted.is_err() {
+                    above.keep();
+                }
+                deleted
+            }
+            Against::Source { status, .. } => {
+                if !ended.has_deleted {
+                    return Ok(());
+                }
+                if ended.status.modified == status.modified {
+                    let subject = Subject::File(ended.target.clone());
+                    let change = ChangeTimes { subject, times: Box::new(ended.status.times()) };
+                    self.io.perform(Operation::ChangeTimes(change)).await?;
+                }
+                if self.job.options.durability == Durability::Full {
+                    self.sync(&ended.target, SyncReach::File).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn skip_target(&self, labels: &Named<'_>, reason: &str) {
+        self.summary.borrow_mut().skipped += 1;
+        self.job.observer.on_event(&Event::Skipped { source: &labels.target(), reason });
+    }
+}
+
+impl Job<'_> {
+    /// Whether what the sources do not have is deleted.
+    pub(super) fn mirrors(&self) -> bool {
+        self.options.selection.delete
+    }
+}
+
+impl Frame {
+    async fn new(
+        target: File,
+        path: PathBuf,
+        against: Against,
+        worker: &Worker<'_>,
+    ) -> Result<Self, Error> {
+        let status = worker.io.status_of(&target).await?;
+        let entries = Vec::new();
+        Ok(Self { target, status, path, against, entries, is_listed: false, has_deleted: false })
+    }
+
+    /// Something in it stays, so it does.
+    fn keep(&mut self) {
+        if let Against::Nothing { has_kept, .. } = &mut self.against {
+            *has_kept = true;
+        }
+    }
+}
+
+fn entry_kind(kind: FileKind) -> EntryKind {
+    match kind {
+        FileKind::Regular | FileKind::Unknown => EntryKind::File,
+        FileKind::Directory => EntryKind::Directory,
+        FileKind::SymbolicLink => EntryKind::SymbolicLink,
+        FileKind::Fifo => EntryKind::Fifo,
+        FileKind::Socket => EntryKind::Socket,
+        FileKind::CharacterDevice => EntryKind::CharacterDevice,
+        FileKind::BlockDevice => EntryKind::BlockDevice,
+    }
+}
+
+fn is_no_directory(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::ENOTDIR | Errno::ELOOP))
+}
+
+fn exchanged() -> Error {
+    Error::new(ErrorKind::Io, "delete", "it was exchanged meanwhile")
+}
+
+impl Labels for Named<'_> {
+    fn source(&self) -> PathBuf {
+        // What is told of is in the target; the source does not have it.
+        self.target()
+    }
+
+    fn target(&self) -> PathBuf {
+        match self.path.as_os_str().is_empty() {
+            true => self.root.target_path.clone(),
+            false => self.root.target_path.join(self.path),
+        }
+    }
+}
