@@ -45,6 +45,9 @@ pub const SHARD_FILES: u64 = 8;
 pub const TREE_SHARDS_MAX: usize = 32;
 /// Pieces of a tree that one proactor copies side by side where there is only one.
 pub const TREE_TASKS: usize = 4;
+/// Segments of a file with holes that are known at a time, 16 bytes each. Between two such parts
+/// no block is in flight.
+pub const SEGMENTS_MAX: usize = 4096;
 /// How often a copy of a file begins again because the source was changed meanwhile.
 pub const SOURCE_CHANGED_RETRIES: u32 = 1;
 /// How many temporary names are tried before the copy of a file is given up.

@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 use ucp_engine::Proactor;
 use ucp_engine::copy::{
-    Cancellation, Direct, Durability, PipelineMode, Progress, Reflink, Request, Stage, Summary,
-    TargetRole, copy_on,
+    Cancellation, Direct, Durability, Holes, PipelineMode, Progress, Reflink, Request, Stage,
+    Summary, TargetRole, copy_on,
 };
 use ucp_engine::operation::{FileKind, FileTimes};
 use ucp_engine::processor::{
@@ -331,6 +331,8 @@ fn is_temporary(path: &Path) -> bool {
 fn mount_options(random: &mut Random) -> MountOptions {
     MountOptions {
         direct_alignment: [None, Some((512, 512)), Some((512, 4096))][pick(random, 3)],
+        // ext4's, or FUSE's.
+        magic: if random.once_in(4) { 0x6573_5546 } else { 0xef53 },
         supports_clone: random.once_in(4),
         supports_no_replace: !random.once_in(8),
         tells_entry_kinds: !random.once_in(8),
@@ -365,7 +367,11 @@ fn add_tree(world: &SimulatedWorld, random: &mut Random, root: &Path, depth: u32
                 continue;
             }
             _ => {
-                world.add_file(&path, content(random));
+                if random.once_in(3) {
+                    add_holes(world, random, &path);
+                } else {
+                    world.add_file(&path, content(random));
+                }
                 let mode = [0o644, 0o600, 0o755, 0o444, 0o4755][pick(random, 5)];
                 world.set_mode(&path, mode);
             }
@@ -378,6 +384,19 @@ fn add_tree(world: &SimulatedWorld, random: &mut Random, root: &Path, depth: u32
     let times = FileTimes { accessed: wall_time(random), modified: wall_time(random) };
     world.set_times(root, times);
     files
+}
+
+/// Adds a file that has data in some places, whole blocks of zeros among it.
+fn add_holes(world: &SimulatedWorld, random: &mut Random, path: &Path) {
+    let (length, content) = (4096 * (1 + random.below(40)) + random.below(4096), content(random));
+    let mut pieces: Vec<(u64, &[u8])> = Vec::new();
+    for _ in 0..random.below(6) {
+        let offset = random.below(length);
+        let room = usize::try_from(length - offset).unwrap();
+        let piece = if random.once_in(4) { &[0; 9000][..] } else { &content[..] };
+        pieces.push((offset, &piece[..piece.len().min(room)]));
+    }
+    world.add_sparse_file(path, length, &pieces);
 }
 
 fn wall_time(random: &mut Random) -> WallTime {
@@ -475,6 +494,7 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.large_bytes_min = [1, 8192, 1 << 20][pick(random, 3)];
     options.direct = [Direct::Auto, Direct::On, Direct::Off][pick(random, 3)];
     options.reflink = [Reflink::Auto, Reflink::Never][pick(random, 2)];
+    options.holes = [Holes::Auto, Holes::Auto, Holes::Always, Holes::Never][pick(random, 4)];
     options.pipeline = [PipelineMode::Unlinked, PipelineMode::Linked][pick(random, 2)];
     options.durability = [Durability::None, Durability::Data, Durability::Full][pick(random, 3)];
     options.stage = if random.once_in(4) { Stage::Never } else { Stage::Auto };

@@ -2,6 +2,7 @@
 //!
 //! One file a group of options; each tells the engine itself what it means.
 
+mod data;
 mod safety;
 mod selection;
 mod speed;
@@ -17,6 +18,7 @@ use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 
+pub(crate) use self::data::Data;
 pub(crate) use self::safety::Safety;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::speed::Speed;
@@ -58,6 +60,8 @@ pub(crate) struct CopyArguments {
     pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) safety: Safety,
+    #[command(flatten)]
+    pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) speed: Speed,
     #[command(flatten)]
@@ -104,7 +108,8 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
         Ok(arguments) => {
             let arguments =
                 CopyArguments { is_called_as_cp: invocation.is_called_as_cp(), ..arguments };
-            match arguments.operands().and_then(|_| arguments.speed.check()) {
+            let checked = arguments.operands().and_then(|_| arguments.data.check());
+            match checked.and_then(|()| arguments.speed.check()) {
                 Ok(()) => Outcome::Copy(Box::new(arguments)),
                 Err(complaint) => refuse(&complaint),
             }

@@ -20,9 +20,6 @@ pub(crate) struct Speed {
     /// Whether large files bypass the page cache
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) direct: Direct,
-    /// Whether extents may be shared with the source
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) reflink: Reflink,
     /// What does the work; without io_uring, auto takes threads, and uring fails
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub(crate) engine: Engine,
@@ -46,12 +43,6 @@ pub(crate) enum Direct {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub(crate) enum Reflink {
-    Auto,
-    Never,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Engine {
     Auto,
     Uring,
@@ -71,10 +62,6 @@ impl Speed {
             Direct::Auto => copy::Direct::Auto,
             Direct::On => copy::Direct::On,
             Direct::Off => copy::Direct::Off,
-        };
-        options.reflink = match self.reflink {
-            Reflink::Auto => copy::Reflink::Auto,
-            Reflink::Never => copy::Reflink::Never,
         };
         options.pipeline = match self.pipeline {
             Pipeline::Unlinked => copy::PipelineMode::Unlinked,

@@ -68,6 +68,7 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     arguments.what.apply(&mut options);
     arguments.selection.apply(&mut options)?;
     arguments.safety.apply(&mut options);
+    arguments.data.apply(&mut options);
     arguments.speed.apply(&mut options);
     options.in_place |= arguments.is_called_as_cp;
     Ok(options)
@@ -142,6 +143,7 @@ mod tests {
             "-T",
             "--direct=on",
             "--reflink=never",
+            "--sparse=always",
             "--pipeline=linked",
             "--durable",
             "--in-place",
@@ -155,6 +157,7 @@ mod tests {
         assert_eq!(engine.engine, EngineChoice::Threads);
         assert_eq!(options.direct, copy::Direct::On);
         assert_eq!(options.reflink, copy::Reflink::Never);
+        assert_eq!(options.holes, copy::Holes::Always);
         assert_eq!(options.pipeline, copy::PipelineMode::Linked);
         assert_eq!(options.durability, copy::Durability::Full);
         assert_eq!(options.stage, copy::Stage::Never);

@@ -3,6 +3,7 @@
 
 use super::io::cancelled;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
+use super::zeros::leave_out;
 use super::{Cancellation, Progress};
 use crate::buffer::{Buffer, BufferPool, Lease};
 use crate::error::{Errno, Error, ErrorKind};
@@ -16,6 +17,8 @@ use crate::proactor::{CompletionHandler, Initiator};
 pub(super) struct BlockCopy {
     pipeline: Pipeline,
     geometry: Geometry,
+    /// What zeros are counted in that are to become holes; none where all is written.
+    zero_unit: Option<u32>,
     source: Handle,
     target: Handle,
     pool: BufferPool,
@@ -26,6 +29,8 @@ pub(super) struct BlockCopy {
     cancellation: Cancellation,
     /// Which side the failure was on, for its message.
     pub(super) failed_side: Option<Side>,
+    /// Bytes that were zeros and are not written.
+    pub(super) left_out: u64,
 }
 
 /// One of the two files.
@@ -42,15 +47,16 @@ struct Pair {
 
 impl BlockCopy {
     pub(super) fn new(
-        geometry: Geometry,
+        (geometry, pipeline, zero_unit): (Geometry, Pipeline, Option<u32>),
         (source, target): (Handle, Handle),
         pool: BufferPool,
         progress: Progress,
         cancellation: Cancellation,
     ) -> Self {
         Self {
-            pipeline: Pipeline::new(geometry),
+            pipeline,
             geometry,
+            zero_unit,
             source,
             target,
             pool,
@@ -59,6 +65,7 @@ impl BlockCopy {
             progress,
             cancellation,
             failed_side: None,
+            left_out: 0,
         }
     }
 
@@ -72,13 +79,22 @@ impl BlockCopy {
             self.pipeline.stop();
             return Err(cancelled());
         }
-        match step {
+        match step.and_then(|step| self.leave_out(step, &buffer)) {
             Ok(step) => self.start_step(step, buffer, initiator),
             Err(error) => {
                 self.pipeline.stop();
                 Err(self.explain(error))
             }
         }
+    }
+
+    /// Leaves out zeros, if they become holes.
+    fn leave_out(&mut self, step: Step, buffer: &Buffer) -> Result<Step, PipelineError> {
+        let Some(unit) = self.zero_unit else { return Ok(step) };
+        let (step, bytes) = leave_out(&mut self.pipeline, step, buffer.as_slice(), unit)?;
+        self.left_out += bytes;
+        self.progress.add_bytes(bytes);
+        Ok(step)
     }
 
     fn start_step(

@@ -3,11 +3,15 @@
 //! `route` decides how, and `pipeline` what comes next; here it is done.
 
 use super::blocks::{BlockCopy, Side};
+use super::holes::HolePlan;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
 use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
+use super::segments::Segment;
+use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
-use super::{Attempt, DataPath, FellBack, PathReason, PipelineMode};
+use super::zeros::leave_out;
+use super::{Attempt, DataPath, FellBack, PathReason, PipelineMode, Reflink};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::COPY_RANGE_BYTES_MAX;
 use crate::operation::{
@@ -16,7 +20,7 @@ use crate::operation::{
 };
 
 /// What a page of the page cache holds.
-const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// What became of a file's data.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub(super) struct Moved {
     pub(super) fell_back: Vec<FellBack>,
     /// How much there is.
     pub(super) bytes: u64,
+    /// How much of it was left out, so that it is a hole.
+    pub(super) hole_bytes: u64,
 }
 
 /// Which way data went, and why.
@@ -37,7 +43,7 @@ type Way = (DataPath, PathReason);
 impl Moved {
     /// How many of the bytes are holes; none where the file system made the copy.
     pub(super) fn holes_bytes(&self) -> Option<u64> {
-        (!matches!(self.path, DataPath::Clone | DataPath::CopyRange)).then_some(0)
+        (!matches!(self.path, DataPath::Clone | DataPath::CopyRange)).then_some(self.hole_bytes)
     }
 
     /// Whether extents are shared with the source; none where the server may have done so.
@@ -62,6 +68,11 @@ impl Worker<'_> {
         let target = &new.file;
         let size = status.size_bytes;
         let mut fell_back = Vec::new();
+        if self.job.options.reflink == Reflink::Always {
+            self.clone_whole(source, new, size, labels).await?;
+            let (path, reason) = (DataPath::Clone, PathReason::ExtentsShared);
+            return Ok(Moved { path, reason, fell_back, bytes: size, hole_bytes: 0 });
+        }
         // What has no size is read to its end: pipes, and most of /proc.
         if status.kind != FileKind::Regular || size == 0 || self.is_attribute(source, status).await
         {
@@ -72,28 +83,31 @@ impl Worker<'_> {
                 (false, FileKind::Regular) => (DataPath::Stream, PathReason::SizeUnknown),
                 (false, _) => (DataPath::Stream, PathReason::SourceIsStream),
             };
-            return Ok(Moved { path, reason, fell_back, bytes });
+            return Ok(Moved { path, reason, fell_back, bytes, hole_bytes: 0 });
         }
         let bytes_max = u64::from(self.job.options.small_bytes_max);
         let bytes_min = self.job.options.large_bytes_min;
-        let (path, reason) = if size <= bytes_max || new.is_stream() {
-            self.move_small(source, new, size, labels).await?;
+        let is_small = size <= bytes_max || new.is_stream();
+        let plan = self.plan_holes(source, status, new).await;
+        let ((path, reason), hole_bytes) = if is_small {
+            let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
             let is_small = size <= bytes_max;
             let reason = PathReason::Small { bytes_max };
-            (DataPath::Small, if is_small { reason } else { PathReason::TargetIsStream })
+            let reason = if is_small { reason } else { PathReason::TargetIsStream };
+            ((DataPath::Small, reason), hole_bytes)
         } else if self.try_clone(source, status, target, &mut fell_back, labels).await? {
             self.job.progress.add_bytes(size);
-            (DataPath::Clone, PathReason::ExtentsShared)
+            ((DataPath::Clone, PathReason::ExtentsShared), 0)
         } else if size >= bytes_min {
-            self.move_large(source, status, new, &mut fell_back, labels).await?
+            self.move_large(source, status, new, plan, &mut fell_back, labels).await?
         } else {
-            self.move_small(source, new, size, labels).await?;
-            (DataPath::Small, PathReason::NotLarge { bytes_min })
+            let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
+            ((DataPath::Small, PathReason::NotLarge { bytes_min }), hole_bytes)
         };
         if new.is_in_place() {
             self.cut(target, size, labels).await?;
         }
-        Ok(Moved { path, reason, fell_back, bytes: size })
+        Ok(Moved { path, reason, fell_back, bytes: size, hole_bytes })
     }
 
     /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most
@@ -112,28 +126,62 @@ impl Worker<'_> {
         }
     }
 
-    /// Moves the bytes through one buffer, in this worker's turn.
+    /// Moves the bytes through one buffer, in this worker's turn. Returns how many were left out.
     async fn move_small(
         &self,
         source: &File,
         new: &NewFile,
         size: u64,
+        plan: HolePlan,
         labels: &dyn Labels,
-    ) -> Result<(), Error> {
-        let buffer = self.take_buffer();
+    ) -> Result<u64, Error> {
         let geometry = Geometry {
             size_bytes: size,
-            block_bytes: buffer.length(),
+            block_bytes: self.job.options.small_bytes_max.max(1),
             depth: 1,
             read_alignment: 1,
             write_alignment: 1,
             mode: PipelineMode::Unlinked,
         };
+        if !plan.makes_holes() {
+            return self.move_in_turn(source, new, Pipeline::new(geometry), None, labels).await;
+        }
+        self.make_hole(new, size, labels).await?;
+        let target = self.io.status_of(&new.file).await.map_err(|e| e.on(labels.target()))?;
+        let unit = zero_unit(&target, geometry.block_bytes, 1);
+        let mut sparse = SparseSource::new(plan, size, 1);
+        let mut written = 0;
+        while let Some(part) = self.next_part(source, &mut sparse, labels).await? {
+            let data = part.data_bytes();
+            let pipeline = Pipeline::of_segments(geometry, part.segments);
+            let unit = part.finds_zeros.then_some(unit);
+            written += data - self.move_in_turn(source, new, pipeline, unit, labels).await?;
+        }
+        Ok(size - written)
+    }
+
+    /// Does what a pipeline of one block decides. With a unit, zeros are left out; returns how many
+    /// bytes were.
+    async fn move_in_turn(
+        &self,
+        source: &File,
+        new: &NewFile,
+        mut pipeline: Pipeline,
+        zero_unit: Option<u32>,
+        labels: &dyn Labels,
+    ) -> Result<u64, Error> {
         let is_stream = new.is_stream();
-        let mut pipeline = Pipeline::new(geometry);
+        let mut buffer = self.take_buffer();
         let mut step = pipeline.start(0);
-        let mut buffer = buffer;
+        let mut left_out = 0;
         loop {
+            if let Some(unit) = zero_unit {
+                let (next, bytes) = leave_out(&mut pipeline, step, buffer.as_slice(), unit)
+                    .map_err(|error| explain(error, labels))?;
+                step = next;
+                left_out += bytes;
+                self.job.progress.add_bytes(bytes);
+            }
             let next;
             (next, buffer) = match step {
                 Step::Rest => break,
@@ -177,7 +225,7 @@ impl Worker<'_> {
             step = next.map_err(|error| explain(error, labels))?;
         }
         self.give_back(buffer);
-        Ok(())
+        Ok(left_out)
     }
 
     /// Reads to the end, wherever that is. Returns how many bytes there were.
@@ -233,6 +281,25 @@ impl Worker<'_> {
         Ok(copied)
     }
 
+    /// Shares the source's extents, or fails.
+    async fn clone_whole(
+        &self,
+        source: &File,
+        new: &NewFile,
+        size: u64,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        if new.is_in_place() {
+            // Shared extents end inside a file only at the end of a block (ioctl_ficlone(2)).
+            self.cut(&new.file, size, labels).await?;
+        }
+        let clone = CloneFile { source: source.clone(), target: new.file.clone() };
+        let cloned = self.io.perform(Operation::CloneFile(clone)).await;
+        cloned.map_err(|error| error.on(labels.target()))?;
+        self.job.progress.add_bytes(size);
+        Ok(())
+    }
+
     /// Shares the source's extents, if the file systems can; the verdict is remembered. What may
     /// pass (no room, an I/O error) is a failure: it does not mean that cloning is not supported.
     async fn try_clone(
@@ -273,9 +340,10 @@ impl Worker<'_> {
         source: &File,
         status: &FileStatus,
         new: &NewFile,
+        plan: HolePlan,
         fell_back: &mut Vec<FellBack>,
         labels: &dyn Labels,
-    ) -> Result<Way, Error> {
+    ) -> Result<(Way, u64), Error> {
         let target = &new.file;
         let size = status.size_bytes;
         let target_status = self.io.status_of(target).await.map_err(|e| e.on(labels.target()))?;
@@ -283,13 +351,15 @@ impl Worker<'_> {
         if may_copy_range(&self.job.options, ends.0, ends.1)
             && self.copy_ranges(source, target, size, fell_back, labels).await?
         {
-            return Ok((DataPath::CopyRange, PathReason::SameServer));
+            return Ok(((DataPath::CopyRange, PathReason::SameServer), 0));
         }
-        let cached_permille = self.cached_permille(source, size).await;
+        let data_bytes = if plan.follows_map { status.blocks_512 * 512 } else { size };
+        let cached_permille = self.cached_permille(source, size, data_bytes).await;
         let facts = Facts { source: ends.0, target: ends.1, cached_permille };
         let mut route = choose(&self.job.options, &facts);
-        if route.preallocate && !new.is_in_place() {
-            self.preallocate(target, size, labels).await?;
+        if route.preallocate && !new.is_in_place() && !plan.makes_holes() {
+            let whole = Segment { start: 0, end: size };
+            self.preallocate(target, AllocateMode::Extend, whole, labels).await?;
         }
         if route.read_alignment > 1
             && let Err(error) = self.set_direct(source, true).await
@@ -311,25 +381,69 @@ impl Worker<'_> {
             write_alignment: route.write_alignment,
             mode: self.job.options.pipeline,
         };
-        let moved = self.move_blocks(source, target, geometry, labels).await;
+        let moved = if plan.makes_holes() {
+            let unit = zero_unit(&target_status, geometry.block_bytes, geometry.write_alignment);
+            let preallocates = route.preallocate && !plan.finds_zeros;
+            self.move_segments(source, new, geometry, plan, (unit, preallocates), labels).await
+        } else {
+            let pipeline = Pipeline::new(geometry);
+            self.move_blocks(source, target, geometry, pipeline, None, labels).await
+        };
         if route.read_alignment > 1 {
             // If it is read again, because it was changed, it may be read through the page cache.
             let _ = self.set_direct(source, false).await;
         }
-        moved?;
+        let hole_bytes = moved?;
         if Pipeline::is_padded(&geometry) {
             self.cut(target, size, labels).await?;
         }
-        Ok((route.path, route.reason))
+        Ok(((route.path, route.reason), hole_bytes))
     }
 
+    /// Moves what is data, through many blocks in flight. Returns how many bytes were left out.
+    async fn move_segments(
+        &self,
+        source: &File,
+        new: &NewFile,
+        geometry: Geometry,
+        plan: HolePlan,
+        (zero_unit, preallocates): (u32, bool),
+        labels: &dyn Labels,
+    ) -> Result<u64, Error> {
+        let size = geometry.size_bytes;
+        self.make_hole(new, size, labels).await?;
+        let alignment = geometry.read_alignment.max(geometry.write_alignment);
+        let mut sparse = SparseSource::new(plan, size, alignment);
+        let mut written = 0;
+        while let Some(part) = self.next_part(source, &mut sparse, labels).await? {
+            if preallocates && !part.finds_zeros {
+                self.preallocate_segments(&new.file, &part.segments, labels).await?;
+            }
+            let data = part.data_bytes();
+            let unit = part.finds_zeros.then_some(zero_unit);
+            // A linked write would be on its way before its bytes are looked at.
+            let mode = if unit.is_some() { PipelineMode::Unlinked } else { geometry.mode };
+            let geometry = Geometry { mode, ..geometry };
+            let pipeline = Pipeline::of_segments(geometry, part.segments);
+            let moved = self.move_blocks(source, &new.file, geometry, pipeline, unit, labels);
+            written += data - moved.await?;
+        }
+        Ok(size - written)
+    }
+
+    /// Does what a pipeline decides. With a unit, zeros are left out; returns how many bytes were.
     async fn move_blocks(
         &self,
         source: &File,
         target: &File,
         geometry: Geometry,
+        pipeline: Pipeline,
+        zero_unit: Option<u32>,
         labels: &dyn Labels,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
+        if pipeline.is_finished() {
+            return Ok(0);
+        }
         let pool = self.block_pool()?;
         let tasks = self.block_tasks()?;
         // A table that is full or not there costs little: files are then found by descriptor.
@@ -342,12 +456,13 @@ impl Worker<'_> {
         let target = if is_direct { handle(target) } else { Handle::from(target) };
         let files = (handle(source), target);
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
-        let copy = BlockCopy::new(geometry, files, pool, progress, cancellation);
+        let work = (geometry, pipeline, zero_unit);
+        let copy = BlockCopy::new(work, files, pool, progress, cancellation);
         let (copy, outcome) = self.run_blocks(copy).await;
-        let failed_side = copy.failed_side;
+        let (failed_side, left_out) = (copy.failed_side, copy.left_out);
         drop(copy);
         tasks.release_files();
-        outcome.map_err(|error| match failed_side {
+        outcome.map(|()| left_out).map_err(|error| match failed_side {
             Some(Side::Source) => error.on(labels.source()),
             _ => error.on(labels.target()),
         })
@@ -360,23 +475,25 @@ impl Worker<'_> {
         }
     }
 
-    async fn cached_permille(&self, file: &File, size: u64) -> Option<u32> {
+    /// How much of a file's data is in the page cache. Pages of holes are there when they were read.
+    async fn cached_permille(&self, file: &File, size: u64, data_bytes: u64) -> Option<u32> {
         let status = CacheStatus { file: file.clone(), offset_bytes: 0, length_bytes: size };
         let (resident, _) = self.io.perform_counted(Operation::CacheStatus(status)).await.ok()?;
-        let pages = size.div_ceil(PAGE_BYTES).max(1);
+        let pages = data_bytes.div_ceil(PAGE_BYTES).max(1);
         u32::try_from(u64::from(resident).min(pages) * 1000 / pages).ok()
     }
 
     /// Reserves room, so that a full disk is found before anything is written; best effort where
     /// the file system can't.
-    async fn preallocate(
+    pub(super) async fn preallocate(
         &self,
         target: &File,
-        size: u64,
+        mode: AllocateMode,
+        range: Segment,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        let mode = AllocateMode::Extend;
-        let allocate = Allocate { file: target.clone(), mode, offset_bytes: 0, length_bytes: size };
+        let (offset_bytes, length_bytes) = (range.start, range.length());
+        let allocate = Allocate { file: target.clone(), mode, offset_bytes, length_bytes };
         match self.io.perform(Operation::Allocate(allocate)).await {
             Err(error)
                 if matches!(

@@ -2,6 +2,9 @@
 
 pub(super) const EXT4: u64 = 0xEF53;
 pub(super) const XFS: u64 = 0x5846_5342;
+pub(super) const BTRFS: u64 = 0x9123_683E;
+pub(super) const BCACHEFS: u64 = 0xCA45_1A4E;
+pub(super) const TMPFS: u64 = 0x0102_1994;
 pub(super) const F2FS: u64 = 0xF2F5_2010;
 pub(super) const NFS: u64 = 0x6969;
 pub(super) const CIFS: u64 = 0xFF53_4D42;
@@ -13,12 +16,12 @@ pub(super) const CEPH: u64 = 0x00C3_6400;
 
 /// What others are called (`linux/magic.h`, and the sources of those that it leaves out).
 const OTHERS: [(u64, &str); 19] = [
-    (0x9123_683E, "btrfs"),
-    (0x0102_1994, "tmpfs"),
+    (BTRFS, "btrfs"),
+    (TMPFS, "tmpfs"),
     (0x2FC1_2FC1, "zfs"),
     (0x6573_5546, "fuse"),
     (0x794C_7630, "overlayfs"),
-    (0xCA45_1A4E, "bcachefs"),
+    (BCACHEFS, "bcachefs"),
     (0xE0F5_E1E2, "erofs"),
     (0x7371_7368, "squashfs"),
     (0x4D44, "vfat"),
@@ -54,6 +57,12 @@ pub(super) fn name(magic: u64) -> &'static str {
 /// what it writes and falls back to the page cache by itself.
 pub(super) fn has_real_direct(magic: u64) -> bool {
     matches!(magic, EXT4 | XFS | F2FS)
+}
+
+/// Whether what it says about holes has been right for long: of others, dirty data that was called
+/// a hole is known (ZFS, APFS, virtiofs), or the answer is another file system's.
+pub(super) fn has_trusted_map(magic: u64) -> bool {
+    matches!(magic, EXT4 | XFS | BTRFS | TMPFS | F2FS | BCACHEFS)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which way the data of a file goes: from evidence, and with the reason.
 
 pub(super) use super::file_system as magic;
-use super::{CopyEnd, DataPath, Direct, Durability, Options, PathReason, Reflink};
+use super::{CopyEnd, DataPath, Direct, Durability, Holes, Options, PathReason, Reflink};
 use crate::limits::BUFFER_ALIGNMENT_BYTES;
 
 /// What is known about one end of a copy.
@@ -60,13 +60,19 @@ impl Route {
 
 /// Whether cloning is worth a try: tiny files are cheaper copied.
 pub(super) fn may_clone(options: &Options, size_bytes: u64) -> bool {
-    options.reflink == Reflink::Auto && size_bytes > u64::from(options.small_bytes_max)
+    may_share(options) && size_bytes > u64::from(options.small_bytes_max)
+}
+
+/// Whether extents may be shared without being asked for: what shall have other holes than its
+/// source can't.
+fn may_share(options: &Options) -> bool {
+    options.reflink == Reflink::Auto && options.holes == Holes::Auto
 }
 
 /// Whether the server can copy by itself: both ends are the same kind of network file system.
 pub(super) fn may_copy_range(options: &Options, source: End, target: End) -> bool {
     let is_remote = matches!(source.magic, magic::NFS | magic::CIFS | magic::SMB2 | magic::CEPH);
-    options.reflink == Reflink::Auto && is_remote && source.magic == target.magic
+    may_share(options) && is_remote && source.magic == target.magic
 }
 
 /// How the blocks of a large file move.

@@ -1,5 +1,6 @@
 //! What the tests of the command share.
 
+mod extents;
 mod file_system;
 mod run;
 mod scratch;
@@ -8,6 +9,7 @@ mod tree;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use extents::{allocated_bytes, data_map, make_sparse};
 pub(crate) use file_system::{in_mount_namespace, on_file_system};
 pub(crate) use run::{Background, Ran, UCP, run};
 pub(crate) use scratch::Scratch;

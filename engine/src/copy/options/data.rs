@@ -12,12 +12,26 @@ pub enum Direct {
     Off,
 }
 
+/// Which holes a target gets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Holes {
+    /// If its source has any: those, and one wherever it has a block of zeros.
+    #[default]
+    Auto,
+    /// In any case those of its source, and one wherever it has a block of zeros.
+    Always,
+    /// None.
+    Never,
+}
+
 /// Whether extents may be shared with the source.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Reflink {
     /// Where the file system can.
     #[default]
     Auto,
+    /// In any case: a file that can't is not copied.
+    Always,
     /// Never: every byte exists twice.
     Never,
 }

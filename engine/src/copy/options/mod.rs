@@ -19,6 +19,8 @@ pub struct Options {
     pub direct: Direct,
     /// Whether extents may be shared with the source.
     pub reflink: Reflink,
+    /// Which holes targets get.
+    pub holes: Holes,
     /// How a block's read and write follow each other.
     pub pipeline: PipelineMode,
     /// What is on stable storage when the copy returns.
@@ -48,6 +50,7 @@ impl Default for Options {
         Self {
             direct: Direct::default(),
             reflink: Reflink::default(),
+            holes: Holes::default(),
             pipeline: PipelineMode::default(),
             durability: Durability::default(),
             links: FollowLinks::default(),

@@ -46,6 +46,8 @@ pub enum Fault {
     SourceRewritten,
     /// A source file's name becomes a symbolic link.
     SourceReplacedByLink,
+    /// A file system tells something wrong about a file's holes.
+    HoleLie,
     /// An operation fails because the script says so.
     Scripted,
     /// A flag is set, or a hook is called, at a moment that the plan names.
@@ -54,7 +56,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ShortTransfer,
         Self::InputOutput,
         Self::NoSpace,
@@ -69,6 +71,7 @@ impl Fault {
         Self::SourceGrown,
         Self::SourceRewritten,
         Self::SourceReplacedByLink,
+        Self::HoleLie,
         Self::Scripted,
         Self::Hooked,
     ];
@@ -78,13 +81,14 @@ impl Fault {
         [Self::SourceShrunk, Self::SourceGrown, Self::SourceRewritten, Self::SourceReplacedByLink];
 
     /// Those that an operation can suffer by chance.
-    const OF_OPERATIONS: [Self; 6] = [
+    const OF_OPERATIONS: [Self; 7] = [
         Self::ShortTransfer,
         Self::InputOutput,
         Self::NoSpace,
         Self::Interrupted,
         Self::TryAgain,
         Self::Slow,
+        Self::HoleLie,
     ];
 
     /// The errno that an operation ends with.
@@ -130,6 +134,7 @@ impl Fault {
                 kind,
                 K::Nop | K::Timeout | K::LinkTimeout | K::Lock | K::Advise | K::SetDirect
             ),
+            Self::HoleLie => kind == K::Seek,
             Self::Slow => !matches!(kind, K::Timeout | K::LinkTimeout),
             _ => false,
         }
@@ -234,6 +239,7 @@ pub(super) struct Fate {
     pub(super) fault: Option<Fault>,
     pub(super) is_short: bool,
     pub(super) is_slow: bool,
+    pub(super) is_lie: bool,
 }
 
 impl FaultPlan {
@@ -366,6 +372,7 @@ impl FaultPlan {
             match fault {
                 Fault::Slow => fate.is_slow = true,
                 Fault::ShortTransfer => fate.is_short = true,
+                Fault::HoleLie => fate.is_lie = true,
                 fault => (fate.errno, fate.fault) = (fault.errno(), Some(fault)),
             }
         }

@@ -17,6 +17,7 @@ mod data;
 mod faults;
 mod inode;
 mod journal;
+mod lies;
 mod names;
 mod open;
 mod perform;
@@ -376,6 +377,10 @@ impl SimulatedProcessor {
         };
         if !perform::has_memory(slots.operation(index)) {
             let operation = slots.prepare(index).0;
+            if let (Operation::Seek(seek), true) = (&mut *operation, fate.is_lie) {
+                plan.record().count(Fault::HoleLie);
+                return lies::lie(&world, seek, random);
+            }
             let limit = match operation {
                 Operation::CopyRange(range) if fate.is_short => {
                     let target = perform::of_file(&range.target)?;

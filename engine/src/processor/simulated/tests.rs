@@ -149,6 +149,9 @@ fn every_fault_of_an_operation_happens_and_is_counted() {
             if random.once_in(3) {
                 processor.cancel(ids[1]);
             }
+            let (target, offset_bytes) = (SeekTarget::Hole, 0);
+            let seek = Seek { file: file.clone(), target, offset_bytes };
+            processor.accept(Operation::Seek(seek), Token::default()).unwrap();
             let sync = Sync { file, reach: SyncReach::File };
             processor.accept(Operation::Sync(sync), Token::default()).unwrap();
             let mut events = CompletionEventQueue::default();
