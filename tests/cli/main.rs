@@ -15,7 +15,9 @@ mod help;
 mod holes;
 mod json;
 mod kill;
+mod kill_everywhere;
 mod mirror;
+
 mod operands;
 mod output;
 mod publication;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aborted;
 mod allocation;
 mod confinement;
 mod conformance;
