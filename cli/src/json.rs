@@ -2,6 +2,7 @@
 //! and what will not change; `docs/json.schema.json` says it to programs.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
@@ -38,10 +39,9 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
 
 /// The line of a failure.
 pub(crate) fn failure(error: &Error) -> String {
-    let (path, path_base64) = error.path().map_or((None, None), |path| name(path));
     line(&FailedLine {
         event: "failed",
-        has_path: Path64 { path, path_base64 },
+        path: NamedPath::of(error.path()),
         class: error.kind().name(),
         operation: error.what(),
         offset: error.offset_bytes(),
@@ -116,7 +116,7 @@ struct DigestItem<'a> {
 }
 
 #[derive(Serialize)]
-struct ErrnoItem {
+pub(crate) struct ErrnoItem {
     number: i32,
     name: String,
 }
@@ -155,7 +155,7 @@ struct WarnedLine<'a> {
 struct FailedLine<'a> {
     event: &'static str,
     #[serde(flatten)]
-    has_path: Path64<'a>,
+    path: NamedPath<'a>,
     class: &'static str,
     operation: &'static str,
     offset: Option<u64>,
@@ -164,7 +164,7 @@ struct FailedLine<'a> {
 }
 
 /// A name that may be missing: then both are, and `path` is null.
-struct Path64<'a> {
+pub(crate) struct NamedPath<'a> {
     path: Option<&'a str>,
     path_base64: Option<String>,
 }
@@ -243,7 +243,14 @@ impl FellBackItem {
     }
 }
 
-impl Serialize for Path64<'_> {
+impl<'a> NamedPath<'a> {
+    pub(crate) fn of(path: Option<&'a Path>) -> Self {
+        let (path, path_base64) = path.map_or((None, None), |path| name(path));
+        Self { path, path_base64 }
+    }
+}
+
+impl Serialize for NamedPath<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.path_base64 {
             Some(bytes) => serializer.collect_map([("path_base64", bytes)]),
@@ -283,7 +290,8 @@ fn name(name: &(impl AsRef<OsStr> + ?Sized)) -> (Option<&str>, Option<String>) {
     }
 }
 
-fn errno(errno: Errno) -> ErrnoItem {
+/// An errno with its number and its name.
+pub(crate) fn errno(errno: Errno) -> ErrnoItem {
     ErrnoItem { number: errno as i32, name: format!("{errno:?}") }
 }
 

@@ -40,6 +40,9 @@ fn main() -> ExitCode {
     raise_open_files();
     let status = match args::parse(&Invocation::from_words(env::args_os())) {
         Outcome::Copy(arguments) => command::copy::run(&arguments, umask, signals),
+        Outcome::Doctor(arguments) => command::doctor::run(&arguments),
+        Outcome::Completions(arguments) => command::completions::run(&arguments),
+        Outcome::Manual(arguments) => command::man::run(&arguments, umask),
         Outcome::Finished(status) => status,
     };
     ExitCode::from(status.code())

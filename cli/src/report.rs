@@ -185,6 +185,22 @@ pub(crate) fn complain_about_usage(complaint: &str) {
     complain_raw(&format!("ucp: {complaint}\nTry 'ucp --help' for more information."));
 }
 
+/// Tells of a failure outside a copy.
+pub(crate) fn complain_of(error: &Error) {
+    complain_raw(&format!("ucp: {}", failure_line(error)));
+}
+
+/// Prints something whole on standard output, and says so if that fails.
+pub(crate) fn print_whole(output: &mut dyn Write, bytes: &[u8]) -> ExitStatus {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Ok(()) => ExitStatus::Done,
+        Err(error) => {
+            complain_raw(&format!("ucp: write failed on standard output: {error}"));
+            ExitStatus::SomeFailed
+        }
+    }
+}
+
 fn complain_raw(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }

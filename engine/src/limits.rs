@@ -31,6 +31,9 @@ pub const HUGE_PAGE_BYTES: u64 = 2 * MIB;
 /// that disks ask for.
 pub const BUFFER_ALIGNMENT_BYTES: u64 = 4 * KIB;
 
+/// Bytes of what is written to try out a file system: the largest alignment for direct I/O.
+pub const PROBE_BYTES: u32 = 4 << 10;
+
 /// A file up to this size is moved by one read and one write, in the turn of whoever copies it.
 pub const SMALL_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a file is moved in many blocks by a processor of its own: below, setting that
@@ -83,5 +86,6 @@ pub const COPY_RANGE_BYTES_MAX: u32 = 1 << 30;
 const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && SLOTS_MIN as usize >= CHAIN_MEMBERS_MAX);
 const _: () = assert!(DEPTH_MAX * 2 <= SLOTS_DEFAULT, "a linked pair takes two slots a block");
 const _: () = assert!((BLOCK_BYTES_DEFAULT as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
+const _: () = assert!((PROBE_BYTES as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!(HUGE_PAGE_BYTES.is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!(HELPER_THREADS_DEFAULT <= HELPER_THREADS_MAX);

@@ -1,6 +1,10 @@
 //! What makes the command pleasant: explanations, the state on demand, colours.
 
-use super::support::{Scratch, bytes};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::support::{Scratch, UCP, bytes, run};
 
 #[test]
 fn explain_says_of_each_file_which_way_and_why() {
@@ -31,4 +35,57 @@ fn an_account_for_programs_and_one_for_people_exclude_each_other() {
     let scratch = Scratch::new();
     scratch.write("a", "");
     scratch.ucp(["--json", "--explain", "a", "b"]).exits(2).says(&["--json", "--explain"]);
+}
+
+#[test]
+fn bash_completes_options_and_subcommands() {
+    let scratch = Scratch::new();
+    let script = scratch.ucp(["completions", "bash"]);
+    scratch.write("script", script.exits(0).stdout());
+    let complete = |words: &str| {
+        let shell = format!(
+            ". ./script; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _ucp ucp \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"; \
+             echo \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = Command::new("bash");
+        let ran = run(bash.args(["-c", &shell]).current_dir(scratch.path("")));
+        ran.exits(0).says_lines(0).stdout().trim_end().to_owned()
+    };
+    assert_eq!(complete("ucp doc"), "doctor");
+    assert_eq!(complete("ucp --dur"), "--durable");
+    assert_eq!(complete("ucp --progress a"), "auto always");
+    assert_eq!(complete("ucp doctor --j"), "--json");
+    for shell in ["zsh", "fish"] {
+        assert!(!scratch.ucp(["completions", shell]).exits(0).stdout.is_empty());
+    }
+}
+
+#[test]
+fn the_manual_is_one_that_man_can_read() {
+    let scratch = Scratch::new();
+    scratch.make_directory("pages");
+    let mut ucp = Command::new("sh");
+    let script = format!("umask 027; exec '{UCP}' man pages");
+    run(ucp.args(["-c", &script]).current_dir(scratch.path(""))).succeeds_silently();
+    let pages = ["ucp.1", "ucp-doctor.1", "ucp-completions.1", "ucp-man.1"];
+    let mut names: Vec<_> = fs::read_dir(scratch.path("pages")).unwrap().flatten().collect();
+    names.sort_by_key(fs::DirEntry::file_name);
+    assert_eq!(names.len(), pages.len(), "{names:?}");
+    for page in pages {
+        let path = scratch.path(format!("pages/{page}"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        let mut groff = Command::new("groff");
+        let ran = run(groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(&path));
+        ran.succeeds_silently();
+    }
+    assert_eq!(scratch.ucp(["man"]).exits(0).stdout, scratch.read("pages/ucp.1"));
+    let mut groff = Command::new("groff");
+    let ran = run(groff.args(["-man", "-Tascii", "-P-cbou"]).arg(scratch.path("pages/ucp.1")));
+    for title in
+        ["NAME", "SYNOPSIS", "EXIT STATUS", "SIGNALS", "ENVIRONMENT", "FILES", "EXAMPLES", "OUTPUT"]
+    {
+        assert!(ran.stdout().lines().any(|line| line == title), "{title}: {ran:?}");
+    }
+    scratch.ucp(["man", "missing"]).exits(1).says(&["missing/ucp.1"]);
 }

@@ -19,10 +19,41 @@ fn compare(fixture: &str, got: &str) {
 #[test]
 fn help_is_the_same_however_it_is_asked_for() {
     let scratch = Scratch::new();
-    for words in [&["--help"][..], &["-h"], &["copy", "--help"], &["-v", "a", "-h"]] {
+    for words in [&["-h"][..], &["copy", "-h"], &["-v", "a", "-h"]] {
         let ran = scratch.ucp(words);
         ran.exits(0).says_lines(0);
         compare("ucp.txt", ran.stdout());
+    }
+    for words in [&["--help"][..], &["copy", "--help"], &["-v", "a", "--help"]] {
+        let ran = scratch.ucp(words);
+        ran.exits(0).says_lines(0);
+        compare("ucp-long.txt", ran.stdout());
+    }
+}
+
+#[test]
+fn each_subcommand_has_help_of_its_own() {
+    let scratch = Scratch::new();
+    for name in ["doctor", "completions", "man"] {
+        let ran = scratch.ucp([name, "--help"]);
+        ran.exits(0).says_lines(0);
+        compare(&format!("ucp-{name}.txt"), ran.stdout());
+        let want = format!("{name} {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(scratch.ucp([name, "--version"]).exits(0).stdout(), want);
+    }
+}
+
+#[test]
+fn a_subcommand_that_is_also_a_file_is_refused() {
+    let scratch = Scratch::new();
+    for name in ["doctor", "completions", "man"] {
+        scratch.write(name, "the file");
+        let file = format!("'ucp ./{name} x'");
+        let ran = scratch.ucp([name, "x"]);
+        ran.exits(2).says(&[&file, &format!("'ucp copy {name} x'"), "for the subcommand"]);
+        scratch.ucp(["copy", name, "x"]).succeeds_silently();
+        assert_eq!(scratch.read("x"), b"the file");
+        scratch.ucp([&format!("./{name}"), "x"]).succeeds_silently();
     }
 }
 

@@ -22,32 +22,33 @@ fn document(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
+/// A line, held against the schema: its values, and that all its fields are there.
+#[track_caller]
+pub(super) fn check_line(line: &str) -> Value {
+    static VALIDATOR: LazyLock<Validator> =
+        LazyLock::new(|| jsonschema::validator_for(&SCHEMA).unwrap());
+    let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    let event = line["event"].as_str().unwrap();
+    let definition = &SCHEMA["$defs"][event];
+    if let Err(error) = VALIDATOR.validate(&line) {
+        panic!("{line:#}\n{error}\nat {}", error.instance_path());
+    }
+    for field in line.as_object().unwrap().keys() {
+        let described = definition["properties"].get(field);
+        assert!(described.is_some(), "{event}.{field} is not in the schema");
+    }
+    line
+}
+
 /// The lines of a run, each held against the schema. The last is the summary, and the only one.
 #[track_caller]
 fn account(ran: &Ran) -> Vec<Value> {
-    static VALIDATOR: LazyLock<Validator> =
-        LazyLock::new(|| jsonschema::validator_for(&SCHEMA).unwrap());
-    let lines: Vec<Value> = ran.stdout().lines().map(parse).collect();
-    for line in &lines {
-        let event = line["event"].as_str().unwrap();
-        if let Err(error) = VALIDATOR.validate(line) {
-            panic!("{line:#}\n{error}\nat {}", error.instance_path());
-        }
-        let described = &SCHEMA["$defs"][event]["properties"];
-        for field in line.as_object().unwrap().keys() {
-            assert!(described.get(field).is_some(), "{event}.{field} is not in the schema");
-        }
-    }
+    let lines: Vec<Value> = ran.stdout().lines().map(check_line).collect();
     let summaries = lines.iter().filter(|line| line["event"] == "summary").count();
     assert_eq!(summaries, 1, "{ran:?}");
     assert_eq!(lines.last().unwrap()["event"], "summary", "{ran:?}");
     assert_eq!(lines.last().unwrap()["exit_status"], ran.code().unwrap(), "{ran:?}");
     lines
-}
-
-#[track_caller]
-fn parse(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
 /// The one line of which this field has this value.

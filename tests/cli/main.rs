@@ -8,6 +8,7 @@ mod support;
 
 mod blocked;
 mod comfort;
+mod doctor;
 mod engines;
 mod failures;
 mod fidelity;

@@ -6,6 +6,8 @@ mod data;
 mod safety;
 mod selection;
 mod speed;
+mod subcommand;
+pub(crate) mod text;
 mod told;
 mod what;
 
@@ -22,34 +24,24 @@ pub(crate) use self::data::Data;
 pub(crate) use self::safety::Safety;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::speed::Speed;
+pub(crate) use self::subcommand::{
+    CompletionsArguments, DoctorArguments, ManualArguments, Subcommand, whole,
+};
 pub(crate) use self::told::{Told, When};
 pub(crate) use self::what::What;
 use crate::exit::ExitStatus;
 use crate::quote;
 use crate::report::complain_about_usage;
 
-/// The words that name what to do; without one of them, `ucp` copies.
-const SUBCOMMANDS: [&str; 1] = ["copy"];
-
 const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
        ucp [OPTIONS] -t DIRECTORY SOURCE...
        ucp [OPTIONS] -T SOURCE TARGET
-       ucp copy ...";
-
-const EXAMPLES: &str = "\
-Examples:
-  ucp disk.img /backup/disk.img     copy a file
-  ucp photos /backup                copy a directory: to /backup/photos if /backup exists
-  ucp a b c /backup                 copy several into a directory
-  ucp --durable disk.img /backup    return only when the copy is on stable storage
-  ucp -v photos /backup             say what is copied, and how
-
-Exit status: 0 all done, 1 some files failed or were skipped, 2 wrong usage, 8 storage failed,
-9 the source changed, 128 + signal when interrupted.";
+       ucp copy|doctor|completions|man ...";
 
 /// Copies files and trees; a file stands under its name only when it is complete
 #[derive(Debug, Parser)]
-#[command(name = "ucp", version, override_usage = USAGE, after_help = EXAMPLES)]
+#[command(name = "ucp", version, override_usage = USAGE)]
+#[command(after_help = text::HINT, after_long_help = text::after_help())]
 #[command(max_term_width = 100, disable_help_flag = true, disable_version_flag = true)]
 pub(crate) struct CopyArguments {
     #[arg(value_name = "SOURCE... TARGET", hide = true, value_parser = path())]
@@ -76,6 +68,12 @@ pub(crate) struct CopyArguments {
 pub(crate) enum Outcome {
     /// A copy.
     Copy(Box<CopyArguments>),
+    /// A look at a file system.
+    Doctor(DoctorArguments),
+    /// What a shell completes words with.
+    Completions(CompletionsArguments),
+    /// The manual.
+    Manual(ManualArguments),
     /// Nothing more: help was printed, or a complaint.
     Finished(ExitStatus),
 }
@@ -100,12 +98,13 @@ pub(crate) struct Invocation {
 
 /// Reads the command line, and prints help or a complaint if that is all there is to do.
 pub(crate) fn parse(invocation: &Invocation) -> Outcome {
-    let words = match invocation.copy_words(|word| fs::symlink_metadata(word).is_ok()) {
-        Ok(words) => words,
+    let (subcommand, words) = match invocation.subcommand(|word| fs::symlink_metadata(word).is_ok())
+    {
+        Ok(chosen) => chosen,
         Err(complaint) => return refuse(&complaint),
     };
-    match CopyArguments::try_parse_from([OsString::from("ucp")].iter().chain(words)) {
-        Ok(arguments) => {
+    match subcommand {
+        Subcommand::Copy => read(words, |arguments: CopyArguments| {
             let arguments =
                 CopyArguments { is_called_as_cp: invocation.is_called_as_cp(), ..arguments };
             let checked = arguments.operands().and_then(|_| arguments.data.check());
@@ -113,7 +112,17 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
                 Ok(()) => Outcome::Copy(Box::new(arguments)),
                 Err(complaint) => refuse(&complaint),
             }
-        }
+        }),
+        Subcommand::Doctor => read(words, Outcome::Doctor),
+        Subcommand::Completions => read(words, Outcome::Completions),
+        Subcommand::Manual => read(words, Outcome::Manual),
+    }
+}
+
+/// Reads the words of a subcommand.
+fn read<A: Parser>(words: &[OsString], then: impl FnOnce(A) -> Outcome) -> Outcome {
+    match A::try_parse_from([OsString::from("ucp")].iter().chain(words)) {
+        Ok(arguments) => then(arguments),
         Err(error) if error.exit_code() == 0 => Outcome::Finished(print(&error)),
         Err(error) => refuse(&complaint(&error)),
     }
@@ -131,25 +140,34 @@ impl Invocation {
         Path::new(&self.program).file_name() == Some(OsStr::new("cp"))
     }
 
-    /// The words without the subcommand.
+    /// What is to be done, and the words without the subcommand.
     ///
     /// A first word that names a subcommand, while a file of that name is there, could mean
-    /// either. Only `copy copy` says clearly that the second is a file.
-    fn copy_words(&self, exists: impl Fn(&OsStr) -> bool) -> Result<&[OsString], String> {
-        let Some((first, rest)) = self.words.split_first() else { return Ok(&self.words) };
-        let is_subcommand = SUBCOMMANDS.iter().any(|name| first == name);
-        if !is_subcommand || self.is_called_as_cp() {
-            return Ok(&self.words);
+    /// either. Only `copy copy` says clearly that the second is a file, as does `doctor doctor`.
+    fn subcommand(
+        &self,
+        exists: impl Fn(&OsStr) -> bool,
+    ) -> Result<(Subcommand, &[OsString]), String> {
+        let copy = Ok((Subcommand::Copy, self.words.as_slice()));
+        let Some((first, rest)) = self.words.split_first() else { return copy };
+        let Some(subcommand) = Subcommand::named(first) else { return copy };
+        if self.is_called_as_cp() {
+            return copy;
         }
         let is_repeated = rest.first() == Some(first);
         if is_repeated || !exists(first) {
-            return Ok(rest);
+            return Ok((subcommand, rest));
         }
+        // Whoever means to copy need not say so; the others can be had elsewhere.
+        let elsewhere = match subcommand {
+            Subcommand::Copy => "",
+            _ => "; for the subcommand, run it in a directory without such a file",
+        };
         let word = quote::if_needed(first);
         let rest: String = rest.iter().map(|word| format!(" {}", quote::if_needed(word))).collect();
         Err(format!(
             "{word} is a subcommand, and a file of that name is here: \
-             for the file write 'ucp copy {word}{rest}' or 'ucp ./{word}{rest}'"
+             for the file write 'ucp copy {word}{rest}' or 'ucp ./{word}{rest}'{elsewhere}"
         ))
     }
 }
@@ -293,10 +311,27 @@ mod tests {
         for (name, words, is_there, want) in cases {
             let words = [vec!["ucp"], words].concat();
             let invocation = Invocation::from_words(words.into_iter().map(OsString::from));
-            let got = invocation.copy_words(|_| is_there);
+            let got = invocation.subcommand(|_| is_there);
             let want: Result<Vec<OsString>, _> =
                 want.map(|words| words.into_iter().map(OsString::from).collect());
-            assert_eq!(got.map(<[OsString]>::to_vec), want, "{name}");
+            assert_eq!(got.map(|(_, words)| words.to_vec()), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_first_word_chooses_the_subcommand() {
+        let cases = [
+            ("copy", Subcommand::Copy),
+            ("doctor", Subcommand::Doctor),
+            ("completions", Subcommand::Completions),
+            ("man", Subcommand::Manual),
+            ("other", Subcommand::Copy),
+        ];
+        for (word, want) in cases {
+            let invocation = Invocation::from_words(["ucp", word, "x"].map(OsString::from));
+            assert_eq!(invocation.subcommand(|_| false).unwrap().0, want, "{word}");
+            let got = invocation.subcommand(|_| true);
+            assert_eq!(got.is_err(), word != "other", "{word} is a file as well");
         }
     }
 
@@ -305,7 +340,7 @@ mod tests {
         let words = ["/usr/bin/cp", "copy", "b"].map(OsString::from);
         let invocation = Invocation::from_words(words);
         assert!(invocation.is_called_as_cp());
-        assert_eq!(invocation.copy_words(|_| true).unwrap().len(), 2);
+        assert_eq!(invocation.subcommand(|_| true).unwrap().1.len(), 2);
     }
 
     #[test]

@@ -21,8 +21,19 @@ pub(crate) struct Told {
     /// Whether progress is shown on standard error; auto: on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) progress: When,
-    /// Print this help
-    #[arg(short, long, action = ArgAction::HelpShort)]
+    #[command(flatten)]
+    help: Help,
+}
+
+/// What every subcommand tells about itself.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct Help {
+    /// Print this help, in short
+    #[arg(short = 'h', action = ArgAction::HelpShort)]
+    short: Option<bool>,
+    /// Print this help, with examples
+    #[arg(long, action = ArgAction::HelpLong)]
     help: Option<bool>,
     /// Print the version
     #[arg(short = 'V', long, action = ArgAction::Version)]

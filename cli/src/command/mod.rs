@@ -1,3 +1,6 @@
-//! What each subcommand does: from what was typed to a request to the engine, and back.
+//! One file a subcommand.
 
+pub(crate) mod completions;
 pub(crate) mod copy;
+pub(crate) mod doctor;
+pub(crate) mod man;

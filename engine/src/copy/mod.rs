@@ -4,6 +4,7 @@ mod account;
 mod blocks;
 mod data;
 mod directory;
+mod doctor;
 mod extraneous;
 mod file;
 mod file_system;
@@ -35,6 +36,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 pub use account::*;
+pub use doctor::{Findings, Forecast, Trial, doctor};
 use operands::{Outcome, first_piece};
 pub use options::*;
 pub use reason::*;
