@@ -122,7 +122,9 @@ impl Report {
         let line = match (self.listing, event) {
             (Listing::Json, event) => json::event(event),
             (Listing::Names, Event::Copied(copied)) => {
-                Some(copied_line(copied.source, copied.target))
+                // As in cp: a directory that was there is only entered.
+                let is_told = copied.publication != Publication::Existing;
+                is_told.then(|| copied_line(copied.source, copied.target))
             }
             (Listing::Names | Listing::Explained, Event::Deleted { path, kind }) => {
                 Some(deleted_line(path, *kind))

@@ -43,6 +43,8 @@ const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
 #[command(name = "ucp", version, override_usage = USAGE)]
 #[command(after_help = text::HINT, after_long_help = text::after_help())]
 #[command(max_term_width = 100, disable_help_flag = true, disable_version_flag = true)]
+// An option may be given again, as in cp: scripts and aliases add to what the user typed.
+#[command(args_override_self = true)]
 pub(crate) struct CopyArguments {
     #[arg(value_name = "SOURCE... TARGET", hide = true, value_parser = path())]
     operands: Vec<PathBuf>,
@@ -250,6 +252,15 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         CopyArguments::command().debug_assert();
+    }
+
+    #[test]
+    fn an_option_may_be_given_again() {
+        let arguments = parsed(&["-R", "-r", "-t", "a", "-t", "b", "--reflink=auto", "c"]);
+        assert!(arguments.what.recursive);
+        for words in [["--direct=on", "--direct=off"], ["--durable", "--durable"]] {
+            assert!(CopyArguments::try_parse_from([&["ucp"], &words[..]].concat()).is_ok());
+        }
     }
 
     #[test]
