@@ -114,7 +114,7 @@ impl Worker<'_> {
                 }
                 // A killed run may have come as far as the final name.
                 self.remove_left_stage_of(parent, name).await?;
-                return Ok((self.open_below(parent, name).await?, None, None));
+                return Ok((self.open_standing(parent, name).await?, None, None));
             }
             if self.job.options.stage == StageOption::Auto {
                 let (stage, directory) = self.make_stage(parent, name).await?;
@@ -127,7 +127,7 @@ impl Worker<'_> {
             Ok(_) => Ok((self.open_below(parent, name).await?, Some(mode), None)),
             // Somebody else was faster.
             Err(error) if error.errno() == Some(Errno::EEXIST) && !is_staged => {
-                Ok((self.open_below(parent, name).await?, None, None))
+                Ok((self.open_standing(parent, name).await?, None, None))
             }
             Err(error) => Err(error),
         }
@@ -137,6 +137,18 @@ impl Worker<'_> {
     pub(super) async fn open_below(&self, parent: &File, name: &Name) -> Result<File, Error> {
         let open = Open::new(Place::at(parent, name), libc::O_RDONLY | libc::O_DIRECTORY);
         self.io.open(open.confined()).await
+    }
+
+    /// Opens a directory that was there, through no link: for names in it only, where it may not be
+    /// read.
+    async fn open_standing(&self, parent: &File, name: &Name) -> Result<File, Error> {
+        match self.open_below(parent, name).await {
+            Err(error) if error.errno() == Some(Errno::EACCES) => {
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                self.io.open(Open::new(Place::at(parent, name), flags).confined()).await
+            }
+            opened => opened,
+        }
     }
 
     /// Gives up one piece of a directory; with the last one it is finished, and so may be those

@@ -44,7 +44,8 @@ impl Worker<'_> {
             return Ok(Destination::Name { path: path.clone() });
         }
         let status = match self.io.status_at(place.clone(), true).await {
-            Err(error) if error.errno() == Some(Errno::ENOTDIR) => None,
+            // A link to itself is no directory, but may be replaced by another link.
+            Err(error) if matches!(error.errno(), Some(Errno::ENOTDIR | Errno::ELOOP)) => None,
             status => status.map_err(on_target)?,
         };
         let is_directory = status.is_some_and(|status| status.kind == FileKind::Directory);
