@@ -8,6 +8,7 @@ mod support;
 
 mod blocked;
 mod comfort;
+mod differential;
 mod doctor;
 mod engines;
 mod failures;

@@ -1,0 +1,191 @@
+//! What is called: the options and operands of both copiers.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use ucp_engine::random::Random;
+
+use super::options::{CHOICES, Choice};
+use super::tree::{Kind, NOBODY, Node, SOURCE, TARGET, pick};
+
+/// By which name the program under test is called.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Persona {
+    /// Its own: it keeps modes and times, and copies directories.
+    Ucp,
+    /// `cp`: all defaults are those of GNU cp.
+    Cp,
+}
+
+/// A call of either copier.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) persona: Persona,
+    /// Options that mean the same to both.
+    pub(crate) words: Vec<&'static str>,
+    /// `ucp` replaces an existing file by another, cp writes into it: `ucp` is asked to do the same.
+    pub(crate) in_place: bool,
+    pub(crate) sources: Vec<PathBuf>,
+    pub(crate) target: PathBuf,
+    pub(crate) form: Form,
+    pub(crate) umask: u32,
+    pub(crate) user: u32,
+    /// What is answered to each question.
+    pub(crate) answer: &'static str,
+}
+
+/// How the target is given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Form {
+    Last,
+    /// `-t`
+    Directory,
+    /// `-T`
+    Name,
+}
+
+/// Words that begin what the judge is called with, so that it does what `ucp` does by itself.
+///
+/// `ucp` copies directories without being asked, follows links that are operands, and keeps modes
+/// and times.
+const SAME_AS_UCP: [&str; 2] = ["-RH", "--preserve=mode,timestamps"];
+
+impl Call {
+    /// Options, without operands: not yet for a tree.
+    pub(crate) fn plan(random: &mut Random) -> Self {
+        let persona = if random.once_in(1) { Persona::Ucp } else { Persona::Cp };
+        let count = match random.below(10) {
+            0 => 0,
+            1..=4 => 1,
+            5..=8 => 2,
+            _ => 3,
+        };
+        let mut words = Vec::new();
+        if persona == Persona::Cp && !random.once_in(5) {
+            words.push("-R");
+        }
+        for _ in 0..count {
+            let choice: Choice = pick(random, CHOICES);
+            words.extend(choice.words);
+        }
+        let form = match random.below(8) {
+            0 => Form::Directory,
+            1 => Form::Name,
+            _ => Form::Last,
+        };
+        let user = if random.once_in(4) { NOBODY } else { 0 };
+        Self {
+            persona,
+            words,
+            in_place: false,
+            sources: Vec::new(),
+            target: PathBuf::from(TARGET),
+            form,
+            umask: pick(random, &[0o022, 0o022, 0o077, 0o002, 0o027, 0, 0o777]),
+            user,
+            answer: pick(random, &["y\n", "n\n", ""]),
+        }
+    }
+
+    /// Chooses what is copied of a tree.
+    pub(crate) fn choose_sources(&mut self, random: &mut Random, nodes: &[Node]) {
+        let root = PathBuf::from(SOURCE);
+        let any = |random: &mut Random| pick(random, nodes).path.clone();
+        self.sources = match random.below(10) {
+            0..=3 => vec![root],
+            4 => vec![root.join(".")],
+            5 => vec![PathBuf::from(format!("{SOURCE}/"))],
+            6 => {
+                let mut path = any(random).into_os_string();
+                path.push("/");
+                vec![path.into()]
+            }
+            7 | 8 => vec![any(random)],
+            _ => (0..2 + random.below(3)).map(|_| any(random)).collect(),
+        };
+        self.keep_apart(nodes);
+        if self.sources.len() > 1 && self.form == Form::Name {
+            self.form = Form::Last;
+        }
+        if random.once_in(10) {
+            self.target = PathBuf::from(format!("{TARGET}/"));
+        }
+    }
+
+    /// Several sources share nothing: cp refuses to make the copy of one part of another again, as a
+    /// hard link to a directory, which `ucp` copies twice.
+    fn keep_apart(&mut self, nodes: &[Node]) {
+        let mut kept: Vec<PathBuf> = Vec::new();
+        let is_link = |path: &PathBuf| {
+            nodes.iter().any(|node| node.path == *path && matches!(node.kind, Kind::Link(_)))
+        };
+        for source in &self.sources {
+            let overlaps =
+                kept.iter().any(|other| other.starts_with(source) || source.starts_with(other));
+            if kept.is_empty() || (!overlaps && !is_link(source) && !is_link(&kept[0])) {
+                kept.push(source.clone());
+            }
+        }
+        self.sources = kept;
+    }
+
+    /// Asks for the same publication where a file stands at the target.
+    pub(crate) fn adapt(&mut self, nodes: &[Node]) {
+        let is_file = |node: &Node| matches!(node.kind, Kind::File(_) | Kind::HardLink(_));
+        let stands = |node: &Node| node.path.starts_with(TARGET) && is_file(node);
+        self.in_place = self.persona == Persona::Ucp && nodes.iter().any(stands);
+    }
+
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.words.contains(&word)
+    }
+
+    /// Whether the user names what is to be kept of attributes.
+    pub(crate) fn asks_for_attributes(&self) -> bool {
+        let asks = |word: &&str| matches!(*word, "-a" | "-p") || word.starts_with("--preserve");
+        self.words.iter().any(asks)
+    }
+
+    /// Whether a copier may open what is neither a file nor a directory, and wait.
+    pub(crate) fn may_open_specials(&self) -> bool {
+        let recursive = ["-R", "-r", "-a"];
+        self.has("--copy-contents") || !recursive.iter().any(|word| self.has(word))
+    }
+
+    /// The words for the program under test.
+    pub(crate) fn words_for_ucp(&self) -> Vec<OsString> {
+        let mut words = self.words.clone();
+        if self.in_place {
+            words.push("--in-place");
+        }
+        self.with_operands(&words)
+    }
+
+    /// The words for GNU cp that mean the same.
+    pub(crate) fn words_for_cp(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if self.persona == Persona::Ucp {
+            words.extend(SAME_AS_UCP);
+            if self.has("-R") || self.has("-r") {
+                words[0] = "-RP";
+            }
+        }
+        words.extend(&self.words);
+        self.with_operands(&words)
+    }
+
+    fn with_operands(&self, options: &[&str]) -> Vec<OsString> {
+        let mut words: Vec<OsString> = options.iter().map(OsString::from).collect();
+        match self.form {
+            Form::Last => {}
+            Form::Directory => words.extend(["-t".into(), self.target.clone().into()]),
+            Form::Name => words.push("-T".into()),
+        }
+        words.push("--".into());
+        words.extend(self.sources.iter().map(OsString::from));
+        if self.form != Form::Directory {
+            words.push(self.target.clone().into());
+        }
+        words
+    }
+}

@@ -1,0 +1,98 @@
+//! One call, played by one copier in a world of its own.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use nix::libc;
+use nix::sys::stat::{Mode, umask};
+
+use super::call::Call;
+use super::make::make;
+use super::snapshot::{Snapshot, snapshot};
+use super::tree::{Kind, Node};
+use super::watchdog::Watchdog;
+
+/// What one copier made of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: Option<i32>,
+    /// Lines, sorted: who copies with several threads tells of files in no order.
+    pub(crate) stdout: Vec<String>,
+    pub(crate) stderr: Vec<String>,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Whom to call, and how it is to call itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Copier<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) name: &'a str,
+    pub(crate) words: Vec<OsString>,
+}
+
+/// Makes the world, lets the copier copy in it, looks at all of it, and removes it.
+///
+/// Both copiers work under the same path, one after the other: links and messages hold it.
+pub(crate) fn play(
+    world: &Path,
+    nodes: &[Node],
+    call: &Call,
+    copier: &Copier<'_>,
+    watchdog: &Watchdog,
+) -> Outcome {
+    make(world, nodes);
+    let answers = world.with_extension("answers");
+    fs::write(&answers, call.answer.repeat(200)).unwrap();
+    let held = hold_pipes(world, nodes);
+    umask(Mode::from_bits_truncate(call.umask));
+    let since = SystemTime::now();
+    let child = Command::new(copier.program)
+        .arg0(copier.name)
+        .args(&copier.words)
+        .env_clear()
+        .env("LC_ALL", "C.UTF-8")
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(world)
+        .uid(call.user)
+        .gid(call.user)
+        .stdin(File::open(&answers).unwrap())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = watchdog.wait(child);
+    umask(Mode::from_bits_truncate(0o022));
+    let snapshot = snapshot(world, since);
+    drop(held);
+    fs::remove_dir_all(world).unwrap();
+    let code = output.status.code();
+    Outcome { code, stdout: lines(&output.stdout), stderr: lines(&output.stderr), snapshot }
+}
+
+/// Holds both ends of each FIFO, so that nobody waits for the other end, and what is written into
+/// it can be compared.
+fn hold_pipes(world: &Path, nodes: &[Node]) -> Vec<File> {
+    let pipes = nodes.iter().filter(|node| node.kind == Kind::Fifo);
+    let open = |node: &Node| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+        options.open(world.join(&node.path)).unwrap()
+    };
+    pipes.map(open).collect()
+}
+
+/// Lines in order of the alphabet: who copies with several threads tells of files in no order.
+fn lines(bytes: &[u8]) -> Vec<String> {
+    let mut lines: Vec<String> = bytes
+        .split(|byte| *byte == b'\n')
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
+    lines.retain(|line| !line.is_empty());
+    lines.sort();
+    lines
+}
