@@ -65,6 +65,15 @@ pub const LEFTOVER_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// (`path_resolution(7)`).
 pub const LINKS_FOLLOWED_MAX: u32 = 40;
 
+/// What a copy whose rate is limited moves in one go at least, a page, and at most.
+pub const THROTTLE_CHUNK_BYTES_MIN: u64 = 4 * KIB;
+/// The upper bound.
+pub const THROTTLE_CHUNK_BYTES_MAX: u64 = 1 << 30;
+/// How much of the time that a limited rate gave and nobody used may be made up for.
+pub const THROTTLE_SLACK: Duration = Duration::from_millis(100);
+/// How long a copy waits for its rate before it looks again whether it was cancelled.
+pub const THROTTLE_WAIT_MAX: Duration = Duration::from_millis(50);
+
 /// Tasks that one proactor runs at a time.
 pub const TASKS_MAX: usize = 1 << 16;
 /// Handlers that one proactor keeps at a time.

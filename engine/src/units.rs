@@ -13,8 +13,8 @@ pub const GIB: u64 = 1 << 30;
 
 /// A point on a processor's monotonic clock, in nanoseconds.
 ///
-/// Time belongs to the processor: in a simulation it is virtual. Two moments are comparable only
-/// if they come from the same processor.
+/// Time belongs to the processor: in a simulation it is virtual. Two moments are comparable if they
+/// come from one simulated world, or if neither comes from a simulation.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Moment(pub u64);
 

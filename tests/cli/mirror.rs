@@ -247,10 +247,12 @@ fn what_runs_have_left_goes_unless_they_are_alive() {
 fn a_source_that_changes_meanwhile_keeps_its_target() {
     let scratch = Scratch::new();
     write_all(&scratch, "source", "b/c d/e");
-    scratch.write("source/large", bytes(32 << 20, 1));
+    scratch.write("source/large", bytes(3 << 20, 1));
     write_all(&scratch, "target", "more b/more d/more");
     let mut command = Command::new(UCP);
-    command.args(["--delete", "-T", "source", "target"]).current_dir(scratch.path(""));
+    command
+        .args(["--delete", "--limit-rate=3M", "-T", "source", "target"])
+        .current_dir(scratch.path(""));
     let mut copy = Background::start(&mut command);
     copy.stop_when_open(&scratch.path("source/large"));
     scratch.write("source/b/new", "");
@@ -265,10 +267,12 @@ fn a_source_that_changes_meanwhile_keeps_its_target() {
 fn a_source_that_vanishes_takes_nothing_with_it() {
     let scratch = Scratch::new();
     write_all(&scratch, "source", "b/c");
-    scratch.write("source/large", bytes(32 << 20, 1));
+    scratch.write("source/large", bytes(3 << 20, 1));
     write_all(&scratch, "target", "more b/c b/more");
     let mut command = Command::new(UCP);
-    command.args(["--delete", "-T", "source", "target"]).current_dir(scratch.path(""));
+    command
+        .args(["--delete", "--limit-rate=3M", "-T", "source", "target"])
+        .current_dir(scratch.path(""));
     let mut copy = Background::start(&mut command);
     copy.stop_when_open(&scratch.path("source/large"));
     fs::remove_dir_all(scratch.path("source")).unwrap();

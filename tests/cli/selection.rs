@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::support::{Scratch, UCP, listing, run};
+use nix::sys::signal::Signal;
+
+use super::support::{Background, Scratch, UCP, bytes, leftovers, listing, run};
 
 /// A tree with names to choose from.
 fn make_tree(scratch: &Scratch) {
@@ -132,7 +134,9 @@ fn a_pattern_or_list_that_makes_no_sense_is_wrong_usage() {
     let scratch = Scratch::new();
     make_tree(&scratch);
     scratch.write("bad", "fine\n[a\n");
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 6] = [
+        (&["--limit-rate=0"], "--limit-rate"),
+        (&["--limit-rate=fast"], "--limit-rate"),
         (&["--exclude=[a"], "'[a'"),
         (&["--include="], "names nothing"),
         (&["--exclude-from=missing"], "'missing'"),
@@ -148,4 +152,27 @@ fn a_pattern_or_list_that_makes_no_sense_is_wrong_usage() {
         .exits(2)
         .says(&["not UTF-8"]);
     assert!(!scratch.exists("copy"));
+}
+
+#[test]
+fn a_copy_at_a_limited_rate_is_complete_and_stops_at_once() {
+    let scratch = Scratch::new();
+    for (name, size) in [("small", 100_000), ("large", 20 << 20)] {
+        scratch.write(name, bytes(size, 1));
+        for engine in ["--engine=auto", "--engine=threads"] {
+            let words = ["--limit-rate=200M", "--reflink=never", engine, name, "copy"];
+            scratch.ucp(words).succeeds_silently();
+            assert!(scratch.read("copy") == bytes(size, 1), "{name} with {engine}");
+        }
+        // It would take an hour.
+        let mut command = Command::new(UCP);
+        command.args(["--limit-rate=20", "--reflink=never", name, "never"]);
+        let mut copy = Background::start(command.current_dir(scratch.path("")));
+        copy.stop_when_open(&scratch.path(name));
+        copy.signal(Signal::SIGCONT);
+        copy.signal(Signal::SIGINT);
+        copy.end().exits(130);
+        assert!(!scratch.exists("never"));
+        assert!(leftovers(&scratch.path("")).is_empty());
+    }
 }

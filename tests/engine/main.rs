@@ -9,6 +9,7 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod proactor;
+mod rate;
 mod simulation;
 mod startup;
 mod teardown;

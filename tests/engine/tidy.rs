@@ -35,6 +35,7 @@ const PURE: &[&str] = &[
     "copy/reread.rs",
     "copy/route.rs",
     "copy/segments.rs",
+    "copy/throttle.rs",
     "copy/zeros.rs",
     "digest/",
 ];

@@ -1,6 +1,7 @@
 //! What of the sources is copied, and what becomes of the rest.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use ucp_engine::copy::{self, Filter, Verdict};
 
 use crate::list::{self, Separator};
 use crate::patterns::{Pattern, Patterns};
+use crate::size;
 
 /// What of the sources is copied, and what becomes of the rest.
 #[derive(Args, Debug)]
@@ -24,6 +26,9 @@ pub(crate) struct Selection {
     /// excluded names stay, and if anything failed, everything does
     #[arg(long)]
     delete: bool,
+    /// Move at most so many bytes in a second, on the whole, as 500K or 10M
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    limit_rate: Option<NonZero<u64>>,
 }
 
 /// Options that include and exclude, in the order that they were given in.
@@ -74,6 +79,7 @@ impl Selection {
     pub(crate) fn apply(&self, options: &mut copy::Options) -> Result<(), String> {
         options.selection.filter = self.filter()?;
         options.selection.delete = self.delete;
+        options.selection.bytes_per_second_max = self.limit_rate;
         Ok(())
     }
 
@@ -101,6 +107,11 @@ impl Selection {
     fn separator(&self) -> Separator {
         if self.null { Separator::Null } else { Separator::Newline }
     }
+}
+
+fn rate(text: &str) -> Result<NonZero<u64>, String> {
+    let bytes = size::parse(text)?;
+    NonZero::new(bytes).ok_or_else(|| "nothing would ever move".to_owned())
 }
 
 fn is_comment(line: &OsStr) -> bool {

@@ -1,17 +1,21 @@
 //! The handler that moves a large file through many blocks in flight: it does what the pipeline
 //! decides.
 
+use std::sync::Arc;
+
 use super::io::cancelled;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
+use super::throttle::Throttle;
 use super::zeros::leave_out;
 use super::{Cancellation, Progress};
 use crate::buffer::{Buffer, BufferPool, Lease};
 use crate::error::{Errno, Error, ErrorKind};
-use crate::limits::RETRIES_MAX;
+use crate::limits::{RETRIES_MAX, THROTTLE_WAIT_MAX};
 use crate::operation::{
-    Cause, Chain, CompletionEvent, Handle, Operation, OperationError, Read, Write,
+    Cause, Chain, CompletionEvent, Handle, Operation, OperationError, Read, Timeout, Write,
 };
 use crate::proactor::{CompletionHandler, Initiator};
+use crate::units::Moment;
 
 /// Copies the bytes of one file to another.
 pub(super) struct BlockCopy {
@@ -25,6 +29,9 @@ pub(super) struct BlockCopy {
     /// The read's side of a pair, until the write's side comes.
     pairs: Vec<Option<Pair>>,
     retries: u32,
+    throttle: Option<Arc<Throttle>>,
+    /// Steps that wait until their bytes may be moved.
+    waiting: Vec<Option<Waiting>>,
     progress: Progress,
     cancellation: Cancellation,
     /// Which side the failure was on, for its message.
@@ -38,6 +45,13 @@ pub(super) struct BlockCopy {
 pub(super) enum Side {
     Source,
     Target,
+}
+
+/// A step that waits until its bytes may be moved.
+struct Waiting {
+    step: Step,
+    buffer: Buffer,
+    until: Moment,
 }
 
 struct Pair {
@@ -62,11 +76,18 @@ impl BlockCopy {
             pool,
             pairs: (0..geometry.depth).map(|_| None).collect(),
             retries: 0,
+            throttle: None,
+            waiting: (0..geometry.depth).map(|_| None).collect(),
             progress,
             cancellation,
             failed_side: None,
             left_out: 0,
         }
+    }
+
+    /// The same, at this rate.
+    pub(super) fn with_throttle(self, throttle: Option<Arc<Throttle>>) -> Self {
+        Self { throttle, ..self }
     }
 
     fn take(
@@ -80,7 +101,7 @@ impl BlockCopy {
             return Err(cancelled());
         }
         match step.and_then(|step| self.leave_out(step, &buffer)) {
-            Ok(step) => self.start_step(step, buffer, initiator),
+            Ok(step) => self.pace(step, buffer, initiator),
             Err(error) => {
                 self.pipeline.stop();
                 Err(self.explain(error))
@@ -95,6 +116,45 @@ impl BlockCopy {
         self.left_out += bytes;
         self.progress.add_bytes(bytes);
         Ok(step)
+    }
+
+    /// Starts a step when the bytes that it will read may be moved.
+    fn pace(
+        &mut self,
+        step: Step,
+        buffer: Buffer,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        let (Some(throttle), Step::Read(read) | Step::ReadThenWrite(read)) = (&self.throttle, step)
+        else {
+            return self.start_step(step, buffer, initiator);
+        };
+        let until = throttle.book(u64::from(read.length), initiator.now());
+        self.wait(read.block, Waiting { step, buffer, until }, initiator)
+    }
+
+    /// Goes on with a step if its time has come, and otherwise waits; not for long, so that a
+    /// cancelled copy is noticed.
+    fn wait(
+        &mut self,
+        block: u32,
+        waiting: Waiting,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        if self.cancellation.is_cancelled() {
+            self.pipeline.stop();
+            return Err(cancelled());
+        }
+        let left = waiting.until.since(initiator.now());
+        if left.is_zero() {
+            return self.start_step(waiting.step, waiting.buffer, initiator);
+        }
+        self.waiting[block as usize] = Some(waiting);
+        let duration = left.min(THROTTLE_WAIT_MAX);
+        match initiator.start(Operation::Timeout(Timeout { duration }), block) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.fail_to_start()),
+        }
     }
 
     fn start_step(
@@ -141,8 +201,12 @@ impl BlockCopy {
         if started {
             return Ok(());
         }
+        Err(self.fail_to_start())
+    }
+
+    fn fail_to_start(&mut self) -> Error {
         self.pipeline.stop();
-        Err(Error::new(ErrorKind::Io, "start operation", "the processor has no room"))
+        Error::new(ErrorKind::Io, "start operation", "the processor has no room")
     }
 
     fn read(&self, transfer: Transfer, buffer: Buffer) -> Read {
@@ -319,7 +383,11 @@ impl CompletionHandler for BlockCopy {
             Some(Operation::Write(write)) => {
                 self.on_write_complete(block, result, write, initiator)
             }
-            _ => unreachable!("a copy of blocks reads and writes"),
+            Some(Operation::Timeout(_)) => match self.waiting[block as usize].take() {
+                Some(waiting) => self.wait(block, waiting, initiator),
+                None => unreachable!("a block waits with the step that it waits for"),
+            },
+            _ => unreachable!("a copy of blocks reads, writes and waits"),
         }
     }
 

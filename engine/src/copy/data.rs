@@ -137,7 +137,7 @@ impl Worker<'_> {
     ) -> Result<u64, Error> {
         let geometry = Geometry {
             size_bytes: size,
-            block_bytes: self.job.options.small_bytes_max.max(1),
+            block_bytes: self.paced_bytes(self.job.options.small_bytes_max.max(1)),
             depth: 1,
             read_alignment: 1,
             write_alignment: 1,
@@ -186,6 +186,7 @@ impl Worker<'_> {
             (next, buffer) = match step {
                 Step::Rest => break,
                 Step::Read(transfer) => {
+                    self.pace(transfer.length).await?;
                     let read = Read {
                         handle: source.into(),
                         buffer,
@@ -241,7 +242,7 @@ impl Worker<'_> {
         let mut buffer = self.take_buffer();
         let mut copied = 0;
         loop {
-            let length = buffer.length();
+            let length = self.paced_bytes(buffer.length());
             let offset_bytes = if has_position { copied } else { CURRENT_POSITION };
             let read = Read { handle: source.into(), buffer, offset_bytes, start: 0, length };
             let label = |error: Error| error.on(labels.source()).at(copied);
@@ -254,6 +255,7 @@ impl Worker<'_> {
             if bytes == 0 {
                 break;
             }
+            self.pace(bytes).await?;
             let mut start = 0;
             while start < bytes {
                 let offset = copied + u64::from(start);
@@ -375,7 +377,7 @@ impl Worker<'_> {
         }
         let geometry = Geometry {
             size_bytes: size,
-            block_bytes: self.job.options.block_bytes,
+            block_bytes: self.paced_block_bytes(route.read_alignment.max(route.write_alignment)),
             depth: self.job.options.depth,
             read_alignment: route.read_alignment,
             write_alignment: route.write_alignment,
@@ -457,7 +459,8 @@ impl Worker<'_> {
         let files = (handle(source), target);
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
         let work = (geometry, pipeline, zero_unit);
-        let copy = BlockCopy::new(work, files, pool, progress, cancellation);
+        let copy = BlockCopy::new(work, files, pool, progress, cancellation)
+            .with_throttle(self.job.throttle.clone());
         let (copy, outcome) = self.run_blocks(copy).await;
         let (failed_side, left_out) = (copy.failed_side, copy.left_out);
         drop(copy);
@@ -527,6 +530,8 @@ impl Worker<'_> {
         let mut copied = 0;
         while copied < size {
             let length = u32::try_from(size - copied).unwrap_or(u32::MAX).min(COPY_RANGE_BYTES_MAX);
+            let length = self.paced_bytes(length);
+            self.pace(length).await?;
             let range = CopyRange {
                 source: source.clone(),
                 target: target.clone(),

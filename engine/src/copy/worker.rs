@@ -4,9 +4,10 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::io::Io;
+use super::throttle::Throttle;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error, ErrorKind};
@@ -27,6 +28,8 @@ pub(super) struct Job<'a> {
     created: Option<Mutex<BTreeSet<(u64, u64)>>>,
     /// A file that is not whole could not be removed from a stage: none may be published.
     are_stages_forbidden: AtomicBool,
+    /// The rate that all workers keep together, if there is one.
+    pub(super) throttle: Option<Arc<Throttle>>,
     /// Pairs of devices between which cloning was refused for good, and the answer.
     unclonable: Mutex<BTreeMap<(u64, u64), Errno>>,
     /// What kind of file system each device has.
@@ -75,6 +78,8 @@ impl<'a> Job<'a> {
         cancellation: &'a Cancellation,
         has_several_sources: bool,
     ) -> Self {
+        let rate = options.selection.bytes_per_second_max;
+        let throttle = rate.map(|rate| Arc::new(Throttle::new(rate)));
         Self {
             options,
             observer,
@@ -83,6 +88,7 @@ impl<'a> Job<'a> {
             surroundings: Surroundings::default(),
             created: has_several_sources.then(Mutex::default),
             are_stages_forbidden: AtomicBool::new(false),
+            throttle,
             unclonable: Mutex::default(),
             magics: Mutex::default(),
         }

@@ -19,7 +19,7 @@ use super::encode::{Opcodes, encode, writable};
 use super::finish::{complete, finish, insert_chain, raw};
 use super::helpers::Helpers;
 use super::slots::{Assignment, Entry as SlotEntry, Link, Side, Slots};
-use super::threads::{RegisteredFiles, nanoseconds, wall_clock};
+use super::threads::{RegisteredFiles, epoch, nanoseconds, wall_clock};
 use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
 use crate::buffer::{Arena, BufferPool, Registered};
@@ -125,7 +125,7 @@ impl KernelProcessor {
             has_registered_buffer: false,
             identity: ProcessorIdentity::new(),
             capabilities: Capabilities { engine: EngineKind::Uring, reason: None, features },
-            epoch: Instant::now(),
+            epoch: epoch(),
             stale: 0,
             drain_timeout: DRAIN_TIMEOUT,
         })

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::finish::{complete, finish, insert_chain, raw};
@@ -95,7 +95,7 @@ impl ThreadProcessor {
                 reason: None,
                 features: Vec::new(),
             },
-            epoch: Instant::now(),
+            epoch: epoch(),
             drain_timeout: DRAIN_TIMEOUT,
             identity: ProcessorIdentity::new(),
         }
@@ -388,6 +388,13 @@ impl Wake for BellWaker {
     fn wake(&self) {
         self.0.ring(|rung| rung.by_waker = true);
     }
+}
+
+/// When this process's monotonic clock began: the same for all its processors, so that they can keep
+/// a rate together.
+pub(super) fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
 }
 
 /// Nanoseconds since `epoch`.

@@ -1,6 +1,7 @@
 //! What of the sources is copied, and what becomes of the rest.
 
 use std::fmt;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct Selection {
     /// Whether what is in a target directory and not in its source is deleted, once everything was
     /// copied: never without a complete listing of the source, never what the filter excludes.
     pub delete: bool,
+    /// How many bytes may be moved in a second, on the whole; none: as many as can.
+    pub bytes_per_second_max: Option<NonZero<u64>>,
 }
 
 impl Selection {
