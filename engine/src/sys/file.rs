@@ -4,7 +4,7 @@
 
 #![allow(unsafe_code, reason = "a home of unsafe: the system call boundary")]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{self, AtFlags, FallocateFlags, OFlag, PosixFadviseAdvice, RenameFlags};
 use nix::libc;
-use nix::sys::stat::{self, Mode, SFlag, UtimensatFlags};
+use nix::sys::stat::{self, FchmodatFlags, Mode, SFlag, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 use nix::sys::uio;
 use nix::unistd::{self, Gid, LinkatFlags, Uid, UnlinkatFlags};
@@ -350,7 +350,12 @@ pub(crate) fn change_owner(
 }
 
 pub(crate) fn change_mode(fd: BorrowedFd<'_>, mode: u32) -> Result<u32, Errno> {
-    stat::fchmod(fd, Mode::from_bits_truncate(mode)).map(|()| 0)
+    let mode = Mode::from_bits_truncate(mode);
+    let changed = stat::fchmod(fd, mode).map(|()| 0);
+    or_by_path(fd, changed, |path| {
+        let follow = FchmodatFlags::FollowSymlink;
+        stat::fchmodat(CURRENT_DIRECTORY, path, mode, follow).map(|()| 0)
+    })
 }
 
 pub(crate) fn change_times(
@@ -366,7 +371,12 @@ pub(crate) fn change_file_times(
     fd: BorrowedFd<'_>,
     [accessed, modified]: [(i64, i64); 2],
 ) -> Result<u32, Errno> {
-    stat::futimens(fd, &time_spec(accessed), &time_spec(modified)).map(|()| 0)
+    let (accessed, modified) = (time_spec(accessed), time_spec(modified));
+    let changed = stat::futimens(fd, &accessed, &modified).map(|()| 0);
+    or_by_path(fd, changed, |path| {
+        let follow = UtimensatFlags::FollowSymlink;
+        stat::utimensat(CURRENT_DIRECTORY, path, &accessed, &modified, follow).map(|()| 0)
+    })
 }
 
 pub(crate) fn get_attribute(
@@ -374,33 +384,68 @@ pub(crate) fn get_attribute(
     name: &CStr,
     value: &mut [u8],
 ) -> Result<u32, Errno> {
-    // SAFETY: the kernel reads a NUL-ended name and writes at most `value.len()` bytes to `value`,
-    // which is borrowed for writing until the call returns (fgetxattr(2)).
-    let length = unsafe {
-        libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
-    };
-    Errno::result(length).map(|length| count(length.unsigned_abs()))
+    let (start, room) = (value.as_mut_ptr().cast(), value.len());
+    // SAFETY: the kernel reads a NUL-ended name and writes at most `room` bytes to `value`, which
+    // is borrowed for writing until the call returns (fgetxattr(2)).
+    let got = length(unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), start, room) });
+    or_by_path(fd, got, |path| {
+        // SAFETY: as above, with a NUL-ended path (getxattr(2)).
+        length(unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), start, room) })
+    })
 }
 
 pub(crate) fn set_attribute(fd: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<u32, Errno> {
-    // SAFETY: the kernel reads a NUL-ended name and `value.len()` bytes of `value`, both borrowed
-    // until the call returns (fsetxattr(2)).
-    checked(unsafe {
-        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    let (start, room) = (value.as_ptr().cast(), value.len());
+    // SAFETY: the kernel reads a NUL-ended name and `room` bytes of `value`, both borrowed until
+    // the call returns (fsetxattr(2)).
+    let set = checked(unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), start, room, 0) });
+    or_by_path(fd, set, |path| {
+        // SAFETY: as above, with a NUL-ended path (setxattr(2)).
+        checked(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), start, room, 0) })
     })
 }
 
 pub(crate) fn remove_attribute(fd: BorrowedFd<'_>, name: &CStr) -> Result<u32, Errno> {
     // SAFETY: the kernel reads a NUL-ended name, borrowed until the call returns.
-    checked(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) })
+    let removed = checked(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) });
+    or_by_path(fd, removed, |path| {
+        // SAFETY: the kernel reads two NUL-ended strings, alive until the call returns.
+        checked(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()) })
+    })
 }
 
 pub(crate) fn list_attributes(fd: BorrowedFd<'_>, names: &mut [u8]) -> Result<u32, Errno> {
-    // SAFETY: the kernel writes at most `names.len()` bytes to `names`, which is borrowed for
-    // writing until the call returns (flistxattr(2)).
-    let length =
-        unsafe { libc::flistxattr(fd.as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
-    Errno::result(length).map(|length| count(length.unsigned_abs()))
+    let (start, room) = (names.as_mut_ptr().cast(), names.len());
+    // SAFETY: the kernel writes at most `room` bytes to `names`, which is borrowed for writing
+    // until the call returns (flistxattr(2)).
+    let listed = length(unsafe { libc::flistxattr(fd.as_raw_fd(), start, room) });
+    or_by_path(fd, listed, |path| {
+        // SAFETY: as above, with a NUL-ended path (listxattr(2)).
+        length(unsafe { libc::listxattr(path.as_ptr(), start, room) })
+    })
+}
+
+/// What is known about a file that was opened with O_PATH (a link, a device) is refused by its
+/// descriptor with `EBADF`. Its entry in `/proc` leads to that very file, whatever bears its name
+/// by now, and not on from there if it is a link (`proc_pid_fd(5)`, `open(2)` under O_PATH).
+fn or_by_path(
+    fd: BorrowedFd<'_>,
+    result: Result<u32, Errno>,
+    by_path: impl FnOnce(&CStr) -> Result<u32, Errno>,
+) -> Result<u32, Errno> {
+    let is_path = || {
+        let flags = fcntl::fcntl(fd, fcntl::FcntlArg::F_GETFL);
+        flags.is_ok_and(|flags| flags & libc::O_PATH != 0)
+    };
+    if result != Err(Errno::EBADF) || !is_path() {
+        return result;
+    }
+    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    by_path(&path.map_err(|_| Errno::EINVAL)?)
+}
+
+fn length(result: libc::ssize_t) -> Result<u32, Errno> {
+    Errno::result(result).map(|length| count(length.unsigned_abs()))
 }
 
 fn checked(result: libc::c_int) -> Result<u32, Errno> {

@@ -394,16 +394,69 @@ fn list(it: &mut World, file: &File, length: usize) -> String {
 
 #[test]
 fn attributes_of_what_can_not_be_opened_for_reading() {
-    let cases: [Case; 1] = [(
-        "a path is told and has no bytes",
-        |it| {
-            it.file("a", b"hello");
-            let file = it.open("a", libc::O_PATH | libc::O_NOFOLLOW);
-            let subject = Subject::File(file.clone());
-            let status = it.run(Statx { subject, follow: false, status: None }).status();
-            told([status.unwrap().size_bytes.to_string(), it.read(&file, 0, 5)])
-        },
-        "5, EBADF",
-    )];
+    let cases: [Case; 4] = [
+        (
+            "a path is told and has no bytes",
+            |it| {
+                it.file("a", b"hello");
+                let file = it.open("a", libc::O_PATH | libc::O_NOFOLLOW);
+                let subject = Subject::File(file.clone());
+                let status = it.run(Statx { subject, follow: false, status: None }).status();
+                told([status.unwrap().size_bytes.to_string(), it.read(&file, 0, 5)])
+            },
+            "5, EBADF",
+        ),
+        (
+            "a path has a mode, times and attributes, whatever bears its name by now",
+            |it| {
+                it.file("a", b"hello");
+                let file = it.open("a", libc::O_PATH | libc::O_NOFOLLOW);
+                let (source, target) = (it.place("a"), it.place("b"));
+                it.tell(Rename { source, target, replace: true });
+                it.file("a", b"another");
+                let time = WallTime { seconds: 5, nanoseconds: 6 };
+                let times = Box::new(FileTimes { accessed: time, modified: time });
+                let mut steps = vec![
+                    it.tell(ChangeMode { file: file.clone(), mode: 0o640 }),
+                    it.tell(ChangeTimes { subject: Subject::File(file.clone()), times }),
+                    set(it, &file, "user.x", b"value"),
+                    get(it, &file, "user.x", 9),
+                    list(it, &file, 99),
+                    remove(it, &file, "user.x"),
+                    remove(it, &file, "user.x"),
+                ];
+                let status = it.status("b").unwrap();
+                steps.push(format!("{:o} {}", status.mode, status.modified.seconds));
+                steps.push(format!("{:o}", it.status("a").unwrap().mode));
+                told(steps)
+            },
+            "0, 0, 0, 5 value...., 7 user.x, 0, ENODATA, 640 5, 644",
+        ),
+        (
+            "a link has times of its own",
+            |it| {
+                it.file("a", b"hello");
+                it.symbolic_link("l", "a");
+                let file = it.open("l", libc::O_PATH | libc::O_NOFOLLOW);
+                let time = WallTime { seconds: 5, nanoseconds: 6 };
+                let times = Box::new(FileTimes { accessed: time, modified: time });
+                let changed = it.tell(ChangeTimes { subject: Subject::File(file), times });
+                let seconds = |it: &mut World, name| it.status(name).unwrap().modified.seconds;
+                told([changed, seconds(it, "l").to_string(), (seconds(it, "a") > 5).to_string()])
+            },
+            "0, 5, true",
+        ),
+        (
+            "a FIFO is changed without being opened",
+            |it| {
+                let mode = libc::S_IFIFO | 0o600;
+                it.tell(MakeNode { place: it.place("f"), mode, device: 0 });
+                let file = it.open("f", libc::O_PATH | libc::O_NOFOLLOW);
+                let changed = it.tell(ChangeMode { file, mode: 0o644 });
+                told([changed, format!("{:o}", it.status("f").unwrap().mode)])
+            },
+            "0, 644",
+        ),
+    ];
     conform(&cases);
 }

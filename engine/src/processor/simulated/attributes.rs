@@ -107,7 +107,7 @@ impl World {
     }
 
     pub(super) fn change_mode(&mut self, descriptor: u32, mode: u32) -> Result<u32, Errno> {
-        let number = self.file(descriptor)?.inode;
+        let number = self.named_by(descriptor)?;
         self.may_change(number)?;
         self.must_own(number)?;
         let is_stranger = self.user != 0 && self.user_group != self.node(number).attributes.group;
@@ -156,7 +156,7 @@ impl World {
         name: &[u8],
         memory: &mut Memory<'_>,
     ) -> Result<u32, Errno> {
-        let number = self.file(descriptor)?.inode;
+        let number = self.named_by(descriptor)?;
         check_name(name)?;
         self.check_namespace(number, name, false)?;
         let value = self.node(number).attributes.extended.get(name).ok_or(Errno::ENODATA)?;
@@ -169,7 +169,7 @@ impl World {
         name: &[u8],
         value: Vec<u8>,
     ) -> Result<u32, Errno> {
-        let number = self.file(descriptor)?.inode;
+        let number = self.named_by(descriptor)?;
         check_name(name)?;
         if value.len() > VALUE_BYTES_MAX {
             return Err(Errno::E2BIG);
@@ -200,7 +200,7 @@ impl World {
     }
 
     pub(super) fn remove_attribute(&mut self, descriptor: u32, name: &[u8]) -> Result<u32, Errno> {
-        let number = self.file(descriptor)?.inode;
+        let number = self.named_by(descriptor)?;
         check_name(name)?;
         self.may_change(number)?;
         self.check_namespace(number, name, true)?;
@@ -216,7 +216,7 @@ impl World {
         descriptor: u32,
         memory: &mut Memory<'_>,
     ) -> Result<u32, Errno> {
-        let inode = self.node(self.file(descriptor)?.inode);
+        let inode = self.node(self.named_by(descriptor)?);
         let mut names = Vec::new();
         for name in inode.attributes.extended.keys() {
             if self.user == 0 || !name.starts_with(b"trusted.") {

@@ -195,7 +195,7 @@ pub(super) fn perform(
         Operation::ChangeTimes(change) => {
             let number = match &change.subject {
                 Subject::Place(place) => world.resolve(at(place)?, false)?,
-                Subject::File(file) => world.file(of_file(file)?)?.inode,
+                Subject::File(file) => world.named_by(of_file(file)?)?,
             };
             world.change_times(number, *change.times)
         }
