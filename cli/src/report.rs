@@ -187,6 +187,11 @@ pub(crate) fn complain_about_usage(complaint: &str) {
     complain_raw(&format!("ucp: {complaint}\nTry 'ucp --help' for more information."));
 }
 
+/// Prints a warning about the command line.
+pub(crate) fn warn(warning: &str) {
+    complain_raw(&format!("ucp: warning: {warning}"));
+}
+
 /// Tells of a failure outside a copy.
 pub(crate) fn complain_of(error: &Error) {
     complain_raw(&format!("ucp: {}", failure_line(error)));

@@ -88,6 +88,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of directory entries that one listing asks for.
 pub const LISTING_BYTES: usize = 32 << 10;
+/// Bytes that an extended attribute, or the names of all of a file's, are first given room for.
+pub const ATTRIBUTE_BYTES: usize = 512;
+/// Bytes of the longest value and the longest list of extended attributes (`xattr(7)`).
+pub const ATTRIBUTE_BYTES_MAX: usize = 64 << 10;
 /// Bytes that one `copy_file_range` is asked for: glibc 2.41 corrupts above 2 GiB (sourceware
 /// PR33245), the kernel stops below 2 GiB, and progress should be seen.
 pub const COPY_RANGE_BYTES_MAX: u32 = 1 << 30;

@@ -79,7 +79,7 @@ fn complaints_about_usage_say_what_is_wrong_and_exit_with_two() {
         &["-t"],
         &["-T", "-t", ".", "a"],
         &["--no-such", "a", "b"],
-        &["-a", "a", "b"],
+        &["-y", "a", "b"],
         &["--direct", "a", "b"],
         &["--direct=maybe", "a", "b"],
         &["--durable=yes", "a", "b"],

@@ -2,6 +2,7 @@
 //!
 //! One file a group of options; each tells the engine itself what it means.
 
+mod attributes;
 mod data;
 mod safety;
 mod selection;
@@ -20,6 +21,7 @@ use clap::Parser;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 
+pub(crate) use self::attributes::{Attributes, LinksWord};
 pub(crate) use self::data::Data;
 pub(crate) use self::safety::Safety;
 pub(crate) use self::selection::Selection;
@@ -48,8 +50,13 @@ const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
 pub(crate) struct CopyArguments {
     #[arg(value_name = "SOURCE... TARGET", hide = true, value_parser = path())]
     operands: Vec<PathBuf>,
+    // Before those whose places it looks at.
+    #[command(flatten)]
+    pub(crate) links_word: LinksWord,
     #[command(flatten)]
     pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) attributes: Attributes,
     #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]

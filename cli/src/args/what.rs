@@ -35,6 +35,9 @@ impl What {
     /// Tells the engine.
     pub(crate) fn apply(&self, options: &mut copy::Options) {
         options.links = self.follow_links();
+        if self.recursive {
+            options.specials = copy::Specials::Made;
+        }
     }
 
     /// As in `cp`: whoever asks for a recursive copy means the links themselves, unless told

@@ -8,7 +8,7 @@ use ucp_engine::processor::Configuration;
 use crate::args::{self, CopyArguments, Operands, Told};
 use crate::exit::ExitStatus;
 use crate::progress::Display;
-use crate::report::{Listing, Report, Verbosity, complain_about_usage};
+use crate::report::{Listing, Report, Verbosity, complain_about_usage, warn};
 use crate::sandbox::Sandbox;
 use crate::signal::Signals;
 
@@ -67,6 +67,12 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     let mut options = copy::Options { umask, ..copy::Options::default() };
     arguments.what.apply(&mut options);
     arguments.selection.apply(&mut options)?;
+    let is_called_as_cp = arguments.is_called_as_cp;
+    let warning =
+        arguments.attributes.apply(&mut options, arguments.links_word, is_called_as_cp)?;
+    if let Some(warning) = warning {
+        warn(warning);
+    }
     arguments.safety.apply(&mut options);
     arguments.data.apply(&mut options);
     arguments.speed.apply(&mut options);

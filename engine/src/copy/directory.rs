@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use nix::libc;
 
+use super::access::Heritage;
+use super::attributes::{Known, Pair};
 use super::mirror::Root;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use super::{
-    Action, Copied, Durability, EntryKind, Event, FollowLinks, Publication, Stage as StageOption,
+    Action, Copied, Durability, EntryKind, Event, FollowLinks, KeepMode, Publication,
+    Stage as StageOption,
 };
 use crate::error::{Errno, Error, ErrorKind};
 use crate::operation::{
-    ChangeMode, ChangeTimes, File, FileKind, FileStatus, MakeDirectory, Name, Open, Operation,
-    Place, Subject, SyncReach,
+    File, FileKind, FileStatus, MakeDirectory, Name, Open, Operation, Place, SyncReach,
 };
 
 /// A directory that is being copied.
@@ -28,6 +30,8 @@ pub(super) struct Directory {
     pub(super) target: File,
     status: FileStatus,
     target_status: FileStatus,
+    /// What its copy hands down to what is made in it.
+    pub(super) heritage: Heritage,
     /// The mode that it was made with; none if it was there before.
     made_with: Option<u32>,
     /// Nobody sees it before a stage above it is published, or its own.
@@ -75,6 +79,10 @@ impl Worker<'_> {
             .map_err(|error| error.on(labels.target()))?;
         let target_status = self.io.status_of(&target).await;
         let target_status = target_status.map_err(|error| error.on(labels.target()))?;
+        let heritage = match made_with {
+            Some(_) => self.heritage_of_new(&target, &target_status, parent.heritage).await,
+            None => self.heritage(&target).await,
+        };
         Ok(Directory {
             parent: Some(Arc::clone(parent)),
             source_path: PathBuf::from(name.as_os_str()),
@@ -83,6 +91,7 @@ impl Worker<'_> {
             target,
             status,
             target_status,
+            heritage,
             made_with,
             is_staged: is_staged || stage.is_some(),
             stage,
@@ -121,7 +130,10 @@ impl Worker<'_> {
                 return Ok((directory, Some(0o700), Some(stage)));
             }
         }
-        let mode = source.mode & 0o1777 | 0o700;
+        // What is to be another's, or to have lists, is nobody else's before that.
+        let preserve = &self.job.options.preserve;
+        let is_plain = preserve.mode == KeepMode::Bits && !preserve.ownership;
+        let mode = if is_plain { source.mode & 0o1777 | 0o700 } else { 0o700 };
         let make = MakeDirectory { place: Place::at(parent, name), mode };
         match self.io.perform(Operation::MakeDirectory(make)).await {
             Ok(_) => Ok((self.open_below(parent, name).await?, Some(mode), None)),
@@ -175,11 +187,12 @@ impl Worker<'_> {
             }
             return Ok(());
         }
-        if let Some(made_with) = directory.made_with
-            && let Err(error) = self.finish_attributes(directory, made_with).await
-        {
-            // What is in it is complete all the same.
-            self.fail(&error.on(directory.target_path()));
+        if let Err(error) = self.finish_attributes(directory).await {
+            // It was cancelled: what has not its mode is not shown.
+            if let Some(stage) = &directory.stage {
+                self.remove_stage(stage).await;
+            }
+            return Err(error);
         }
         let publication = match &directory.stage {
             Some(stage) => {
@@ -217,23 +230,21 @@ impl Worker<'_> {
         Ok(())
     }
 
-    async fn finish_attributes(&self, directory: &Directory, made_with: u32) -> Result<(), Error> {
-        let source = &directory.status;
-        let is_right = source.mode == made_with && !self.job.surroundings.has_umask;
-        if !is_right {
-            let status = self.io.status_of(&directory.target).await?;
-            let is_same_owner = (status.owner, status.group) == (source.owner, source.group);
-            // The set-group-id bit of the directory above is inherited, and stays.
-            let kept = if is_same_owner { source.mode & 0o6000 } else { 0 };
-            let mode = source.mode & 0o1777 | kept | status.mode & 0o2000;
-            let change = ChangeMode { file: directory.target.clone(), mode };
-            self.io.perform(Operation::ChangeMode(change)).await?;
+    async fn finish_attributes(&self, directory: &Directory) -> Result<(), Error> {
+        let is_existing = directory.made_with.is_none();
+        if is_existing && !self.job.options.preserve.is_asked {
+            return Ok(());
         }
-        let change = ChangeTimes {
-            subject: Subject::File(directory.target.clone()),
-            times: Box::new(source.times()),
+        let status = &directory.target_status;
+        let copy = Known {
+            owner: Some((status.owner, status.group)),
+            mode: Some(status.mode),
+            is_existing,
+            inherited: directory.heritage.permissions.filter(|_| !is_existing),
         };
-        self.io.perform(Operation::ChangeTimes(change)).await.map(drop)
+        let (source, target) = (&directory.source, &directory.target);
+        let pair = Pair { source, status: &directory.status, target, copy };
+        self.keep_attributes(pair, directory).await
     }
 }
 
@@ -243,6 +254,7 @@ impl Directory {
         source: (File, FileStatus, &Path),
         target: (File, FileStatus, &Path),
         (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
+        heritage: Heritage,
     ) -> Self {
         Self {
             parent: None,
@@ -252,6 +264,7 @@ impl Directory {
             target: target.0,
             status: source.1,
             target_status: target.1,
+            heritage,
             made_with,
             is_staged: stage.is_some(),
             stage,
@@ -326,6 +339,16 @@ impl Entry<'_> {
     /// The path below the operand.
     pub(super) fn relative(&self) -> PathBuf {
         self.directory.relative().join(self.name.as_os_str())
+    }
+}
+
+impl Labels for Directory {
+    fn source(&self) -> PathBuf {
+        self.source_path()
+    }
+
+    fn target(&self) -> PathBuf {
+        self.target_path()
     }
 }
 

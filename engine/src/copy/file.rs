@@ -1,7 +1,7 @@
 //! Copying one regular file, from its open source to its published target.
 //!
 //! ```text
-//! status -> make target -> data -> status again -> mode -> times -> sync -> close -> publish
+//! status -> make target -> data -> status again -> attributes -> sync -> close -> publish
 //!   ^                                   |
 //!   +------- the source was changed ----+   once; then it is given up
 //! ```
@@ -12,13 +12,8 @@ use super::worker::{Labels, Worker};
 use super::{Action, Copied, Durability, EntryKind, Event};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
-use crate::operation::{
-    ChangeMode, ChangeTimes, Close, File, FileKind, FileStatus, Operation, Subject, SyncReach,
-};
+use crate::operation::{Close, File, FileKind, FileStatus, Operation, SyncReach};
 use crate::units::Moment;
-
-/// Set-user-id and set-group-id.
-const SET_ID: u32 = 0o6000;
 
 impl Worker<'_> {
     /// Copies a regular file, or what is read like one, and tells what came of it.
@@ -46,8 +41,7 @@ impl Worker<'_> {
         let mut retries = 0;
         loop {
             let started = self.started();
-            let mode = self.wanted_mode(&status) & !SET_ID;
-            let new = self.make_target(target, &status, mode, labels).await?;
+            let new = self.make_target(target, &status, labels).await?;
             // What a pipe was given can't be taken back.
             let may_retry = !new.is_stream() && retries < SOURCE_CHANGED_RETRIES;
             match self.copy_once(source, &status, new, started, labels).await {
@@ -60,14 +54,6 @@ impl Worker<'_> {
         }
     }
 
-    /// The mode that the copy of a file gets: a stream has none worth keeping.
-    fn wanted_mode(&self, source: &FileStatus) -> u32 {
-        match source.kind {
-            FileKind::Regular => source.mode,
-            _ => 0o666 & !self.job.options.umask,
-        }
-    }
-
     async fn copy_once(
         &self,
         source: &File,
@@ -77,9 +63,8 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let is_stream = status.kind != FileKind::Regular;
-        let mode = self.wanted_mode(status);
         let (new, moved) = self.fill(source, status, new, labels).await?;
-        let new = match self.complete(source, status, &new, mode, is_stream, labels).await {
+        let new = match self.complete(source, status, &new, is_stream, labels).await {
             Ok(()) => new,
             Err(error) => {
                 self.discard(new).await;
@@ -91,7 +76,7 @@ impl Worker<'_> {
             Err(error) if Self::may_write_in_place(&new, &error) => {
                 let new = self.reopen_in_place(new, labels).await?;
                 let (new, _) = self.fill(source, status, new, labels).await?;
-                self.complete(source, status, &new, mode, is_stream, labels).await?;
+                self.complete(source, status, &new, is_stream, labels).await?;
                 let publication = self.publish(&new, labels).await?;
                 (new, publication)
             }
@@ -144,13 +129,12 @@ impl Worker<'_> {
     }
 
     /// What makes a file with all its bytes complete: the source was not changed under it, and it
-    /// has its mode and times, and is on the disk if it must be.
+    /// has its attributes, and is on the disk if it must be.
     async fn complete(
         &self,
         source: &File,
         status: &FileStatus,
         new: &NewFile,
-        mode: u32,
         is_stream: bool,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
@@ -158,18 +142,7 @@ impl Worker<'_> {
             self.check_unchanged(source, status, labels).await?;
         }
         let label = |error: Error| error.on(labels.target());
-        self.set_mode(status, new, mode).await.map_err(label)?;
-        if !is_stream {
-            let change = ChangeTimes {
-                subject: Subject::File(new.file.clone()),
-                times: Box::new(status.times()),
-            };
-            let changed = self.io.perform(Operation::ChangeTimes(change)).await;
-            // What is written in place may be a device, or another's.
-            if !new.is_in_place() {
-                changed.map_err(label)?;
-            }
-        }
+        self.keep_file_attributes(source, status, new, labels).await.map_err(label)?;
         // A stage is put on the disk whole, before it is published.
         if !new.is_staged() {
             match self.job.options.durability {
@@ -209,25 +182,6 @@ impl Worker<'_> {
         }
         let reason = "the file was changed while it was copied";
         Err(Error::new(ErrorKind::SourceChanged, "copy", reason).on(labels.source()))
-    }
-
-    /// Sets the mode that a file was not made with. Set-id bits only where the owner is the
-    /// source's: they would lend another's rights.
-    async fn set_mode(&self, source: &FileStatus, new: &NewFile, mode: u32) -> Result<(), Error> {
-        let has_set_id = mode & SET_ID != 0;
-        let is_right = new.has_its_mode() && !has_set_id && !self.job.surroundings.has_umask;
-        if is_right || new.is_in_place() {
-            return Ok(());
-        }
-        let mut mode = mode;
-        if has_set_id {
-            let status = self.io.status_of(&new.file).await?;
-            if (status.owner, status.group) != (source.owner, source.group) {
-                mode &= !SET_ID;
-            }
-        }
-        let change = ChangeMode { file: new.file.clone(), mode };
-        self.io.perform(Operation::ChangeMode(change)).await.map(drop)
     }
 
     /// Closes a file that is published: where a file system tells of a failure only now, it is told.

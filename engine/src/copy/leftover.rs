@@ -2,6 +2,7 @@
 
 use nix::libc;
 
+use super::attributes::Known;
 use super::publish::{Made, NewFile, Target};
 use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
@@ -41,12 +42,20 @@ impl Worker<'_> {
                 }
             };
             let made = Made::Temporary { name, replaces: replaced.is_some() };
-            let new = NewFile { file, target: target.clone(), made };
+            let known = Known {
+                owner: Some((status.owner, status.group)),
+                inherited: target.heritage.permissions,
+                ..Known::default()
+            };
+            let mut new = NewFile { file, target: target.clone(), made, known };
             if let Some(replaced) = replaced
                 && let Err(error) = self.give_owner(&new.file, &status, replaced).await
             {
                 self.discard(new).await;
                 return Err(label(error));
+            }
+            if let Some(replaced) = replaced {
+                new.known.owner = Some((replaced.owner, replaced.group));
             }
             if self.job.remembers_created() {
                 self.job.remember_created((status.device, status.inode));

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+use super::access::Heritage;
 use super::extraneous::{Fate, NameSet, fate};
 use super::publish::Target;
 use super::worker::{Job, Labels, Worker};
@@ -271,8 +272,13 @@ impl Worker<'_> {
             self.remove_left_stage(&frame.target, name).await?;
         } else {
             let directory = frame.target.clone();
-            let target =
-                Target { directory, name: name.clone(), is_staged: false, is_operand: false };
+            let target = Target {
+                directory,
+                name: name.clone(),
+                is_staged: false,
+                is_operand: false,
+                heritage: Heritage::default(),
+            };
             self.remove_leftover(&target, name).await?;
         }
         if self.io.status_at(Place::at(&frame.target, name), false).await?.is_some() {

@@ -1,6 +1,8 @@
 //! Copying files and trees.
 
+mod access;
 mod account;
+mod attributes;
 mod blocks;
 mod data;
 mod directory;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
+use super::access::Heritage;
 use super::publish::{Target, split_path};
 use super::tree::{Piece, Pieces};
 use super::worker::{Labels, Worker};
@@ -166,6 +167,7 @@ impl Worker<'_> {
         self.check_not_inside(&status, above.clone())
             .await
             .map_err(|error| error.on(labels.target))?;
+        let above_heritage = self.heritage(above).await;
         let (target, made) = match target {
             TargetPlace::Directory(directory) => (directory, (None, None, None)),
             TargetPlace::Name { directory, name } => {
@@ -177,7 +179,11 @@ impl Worker<'_> {
         };
         let target_status = self.io.status_of(&target).await.map_err(on_target)?;
         let source = (source, status, labels.source);
-        Ok(Self::root(source, (target, target_status, labels.target), made))
+        let heritage = match made.0 {
+            Some(_) => self.heritage_of_new(&target, &target_status, above_heritage).await,
+            None => self.heritage(&target).await,
+        };
+        Ok(Self::root(source, (target, target_status, labels.target), made, heritage))
     }
 
     /// Fails if a directory is, or is inside, the tree that would be copied into it.
@@ -214,7 +220,8 @@ enum TargetPlace {
 fn need_name(target: TargetPlace, labels: &Operands<'_>) -> Result<Target, Error> {
     match target {
         TargetPlace::Name { directory, name } => {
-            Ok(Target { directory, name, is_staged: false, is_operand: true })
+            let heritage = Heritage::default();
+            Ok(Target { directory, name, is_staged: false, is_operand: true, heritage })
         }
         TargetPlace::Directory(_) => {
             let reason = "cannot overwrite a directory with a file";

@@ -8,10 +8,12 @@
 
 use nix::libc;
 
+use super::access::Heritage;
+use super::attributes::Known;
 use super::publication::{Decision, Standing, decide};
 use super::route::magic;
 use super::worker::{Labels, Worker};
-use super::{Durability, Publication};
+use super::{Durability, KeepMode, Publication};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::LINKS_FOLLOWED_MAX;
@@ -29,6 +31,8 @@ pub(super) struct Target {
     pub(super) is_staged: bool,
     /// The user named it.
     pub(super) is_operand: bool,
+    /// What the directory hands down.
+    pub(super) heritage: Heritage,
 }
 
 /// A file that is being made.
@@ -37,6 +41,8 @@ pub(super) struct NewFile {
     pub(super) file: File,
     pub(super) target: Target,
     pub(super) made: Made,
+    /// What is known of its attributes.
+    pub(super) known: Known,
 }
 
 #[derive(Debug)]
@@ -47,11 +53,6 @@ pub(super) enum Made {
 }
 
 impl NewFile {
-    /// Whether its mode was set to the wanted one when it was made.
-    pub(super) fn has_its_mode(&self) -> bool {
-        matches!(self.made, Made::Staged)
-    }
-
     /// Whether it is part of a stage.
     pub(super) fn is_staged(&self) -> bool {
         matches!(self.made, Made::Staged)
@@ -73,23 +74,27 @@ impl NewFile {
 }
 
 impl Worker<'_> {
-    /// Makes the file that will become `target`, a copy of `source`, with `mode`.
+    /// Makes the file that will become `target`, a copy of `source`.
     pub(super) async fn make_target(
         &self,
         target: &Target,
         source: &FileStatus,
-        mode: u32,
         labels: &dyn Labels,
     ) -> Result<NewFile, Error> {
         if target.is_staged {
+            let mode = self.mode_made_with(source, target);
             let open = Open::create_new(Place::at(&target.directory, &target.name), mode);
             let open = Open { flags: libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, ..open };
             let file = self.io.open(open.confined()).await;
             let file = file.map_err(|error| error.on(labels.target()))?;
-            return Ok(NewFile { file, target: target.clone(), made: Made::Staged });
+            let known = self.known_of_new(target, mode);
+            return Ok(NewFile { file, target: target.clone(), made: Made::Staged, known });
         }
         let mut target = target.clone();
         for _ in 0..LINKS_FOLLOWED_MAX {
+            if target.is_operand && self.job.options.preserve.mode != KeepMode::Bits {
+                target.heritage = self.heritage(&target.directory).await;
+            }
             let place = Place::at(&target.directory, &target.name);
             let status = self.io.status_at(place, false).await;
             let status = status.map_err(|error| error.on(labels.target()))?;
@@ -245,6 +250,12 @@ impl Worker<'_> {
         Err(Error::new(ErrorKind::Operand, "copy", reason).on(labels.target()))
     }
 
+    /// Whether a copy gets its source's access control lists, or none: then the target's own need
+    /// not be reproduced.
+    fn replaces_lists(&self) -> bool {
+        matches!(self.job.options.preserve.mode, KeepMode::Lists | KeepMode::Fresh)
+    }
+
     /// What stands at a target's name, as far as publication cares.
     async fn standing(&self, target: &Target, status: Option<&FileStatus>) -> Standing {
         let Some(status) = status else { return Standing::Nothing };
@@ -253,7 +264,7 @@ impl Worker<'_> {
             FileKind::SymbolicLink => Standing::SymbolicLink,
             FileKind::Regular if status.is_mount_point => Standing::Fixed("a mount point"),
             FileKind::Regular if status.is_protected => Standing::Fixed("protected"),
-            FileKind::Regular if self.has_access_list(target).await => {
+            FileKind::Regular if !self.replaces_lists() && self.has_access_list(target).await => {
                 Standing::Fixed("it has an access control list")
             }
             FileKind::Regular => Standing::Regular,
@@ -334,7 +345,14 @@ impl Worker<'_> {
             return Err(label(Error::new(ErrorKind::Io, "open", reason)));
         }
         let is_stream = found.kind != FileKind::Regular;
-        Ok(NewFile { file, target: target.clone(), made: Made::InPlace { reason, is_stream } })
+        let known = Known {
+            owner: Some((found.owner, found.group)),
+            mode: Some(found.mode),
+            is_existing: true,
+            inherited: None,
+        };
+        let made = Made::InPlace { reason, is_stream };
+        Ok(NewFile { file, target: target.clone(), made, known })
     }
 }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use nix::libc;
 
 use super::FollowLinks;
+use super::access::Heritage;
 use super::directory::{Directory, Entry};
 use super::mirror::Root;
 use super::publish::Target;
@@ -77,8 +78,9 @@ impl Worker<'_> {
         source: (File, FileStatus, &Path),
         target: (File, FileStatus, &Path),
         made: (Option<u32>, Option<Stage>, Option<File>),
+        heritage: Heritage,
     ) -> Piece {
-        Piece::List(Arc::new(Directory::root(source, target, made)))
+        Piece::List(Arc::new(Directory::root(source, target, made, heritage)))
     }
 
     fn offer(piece: Piece, pieces: &Pieces, own: &mut Vec<Piece>) {
@@ -241,6 +243,7 @@ impl Worker<'_> {
             name: name.clone(),
             is_staged: directory.is_staged,
             is_operand: false,
+            heritage: directory.heritage,
         };
         self.copy_file(&source, &status, &target, labels).await
     }
@@ -256,6 +259,7 @@ impl Worker<'_> {
             name: name.clone(),
             is_staged: directory.is_staged,
             is_operand: false,
+            heritage: directory.heritage,
         };
         if !directory.is_staged {
             directory.has_open_links.store(true, Ordering::Relaxed);

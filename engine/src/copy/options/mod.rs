@@ -2,11 +2,13 @@
 //!
 //! One file a family of options; [`Options`] holds one of each.
 
+mod attributes;
 mod data;
 mod safety;
 mod selection;
 mod what;
 
+pub use attributes::*;
 pub use data::*;
 pub use safety::*;
 pub use selection::*;
@@ -23,6 +25,10 @@ pub struct Options {
     pub holes: Holes,
     /// How a block's read and write follow each other.
     pub pipeline: PipelineMode,
+    /// What becomes of FIFOs, sockets and devices.
+    pub specials: Specials,
+    /// What is kept of a file beside its bytes.
+    pub preserve: Preserve,
     /// What is on stable storage when the copy returns.
     pub durability: Durability,
     /// Which symbolic links are followed.
@@ -52,6 +58,8 @@ impl Default for Options {
             reflink: Reflink::default(),
             holes: Holes::default(),
             pipeline: PipelineMode::default(),
+            specials: Specials::default(),
+            preserve: Preserve::default(),
             durability: Durability::default(),
             links: FollowLinks::default(),
             in_place: false,
