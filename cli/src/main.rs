@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod colour;
 mod command;
 mod exit;
 mod explain;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
-use crate::args::{Invocation, Outcome};
+use crate::args::{Invocation, Other, Outcome};
 use crate::signal::Signals;
 
 fn main() -> ExitCode {
@@ -40,9 +41,14 @@ fn main() -> ExitCode {
     raise_open_files();
     let status = match args::parse(&Invocation::from_words(env::args_os())) {
         Outcome::Copy(arguments) => command::copy::run(&arguments, umask, signals),
-        Outcome::Doctor(arguments) => command::doctor::run(&arguments),
-        Outcome::Completions(arguments) => command::completions::run(&arguments),
-        Outcome::Manual(arguments) => command::man::run(&arguments, umask),
+        Outcome::Other(other) => {
+            signals.release();
+            match other {
+                Other::Doctor(arguments) => command::doctor::run(&arguments),
+                Other::Completions(arguments) => command::completions::run(&arguments),
+                Other::Manual(arguments) => command::man::run(&arguments, umask),
+            }
+        }
         Outcome::Finished(status) => status,
     };
     ExitCode::from(status.code())

@@ -89,6 +89,31 @@ impl Display {
     }
 }
 
+/// How far the work is, for whoever asks.
+#[derive(Clone, Debug)]
+pub(crate) struct State {
+    progress: Progress,
+    display: Display,
+    started: Instant,
+}
+
+impl State {
+    /// From now on.
+    pub(crate) fn of(progress: &Progress, display: &Display) -> Self {
+        let (progress, display) = (progress.clone(), display.clone());
+        Self { progress, display, started: Instant::now() }
+    }
+
+    /// Prints one line on standard error.
+    pub(crate) fn tell(&self) {
+        let now = Snapshot::of(&self.progress, self.started.elapsed());
+        let line = format!("ucp: {}: {now}\n", self.progress.phase());
+        self.display.beside(|| {
+            let _ = io::stderr().write_all(line.as_bytes());
+        });
+    }
+}
+
 /// Files done and found, as the line shows them. Each of the bar's own setters draws the line anew;
 /// this is looked at while it is drawn.
 #[derive(Clone, Debug, Default)]

@@ -12,6 +12,7 @@ use ucp_engine::copy::{EntryKind, Event, Observer, PathCounts, Publication, Summ
 use ucp_engine::units::Bytes;
 use ucp_engine::{Error, ErrorKind};
 
+use crate::colour::{self, Tone};
 use crate::exit::ExitStatus;
 use crate::progress::Display;
 use crate::{explain, json, quote};
@@ -76,7 +77,7 @@ impl Report {
     fn failure(&self, error: &Error) {
         // What was only stopped is told once, for all files, in the end.
         if error.kind() != ErrorKind::Cancelled {
-            self.complain(&failure_line(error));
+            self.complain_as(Tone::Failure, &failure_line(error));
         }
     }
 
@@ -147,13 +148,22 @@ impl Report {
             output.failure.as_ref().filter(|_| was_complete).map(io::Error::to_string)
         });
         if let Some(reason) = failed_now {
-            self.complain(&format!("write failed on standard output: {reason}"));
+            let line = format!("write failed on standard output: {reason}");
+            self.complain_as(Tone::Failure, &line);
         }
     }
 
     /// Prints a line on standard error, in one piece. There is nobody to tell if that fails.
     fn complain(&self, line: &str) {
-        self.display.beside(|| complain_raw(&format!("ucp: {line}")));
+        self.complain_as(Tone::Plain, line);
+    }
+
+    fn warn(&self, line: &str) {
+        self.complain_as(Tone::Warning, line);
+    }
+
+    fn complain_as(&self, tone: Tone, line: &str) {
+        self.display.beside(|| complain_raw(&format!("{} {line}", colour::name(tone))));
     }
 }
 
@@ -171,10 +181,10 @@ impl Observer for Report {
                 }
             }
             Event::Skipped { source, reason } => {
-                self.complain(&format!("skipped {}: {}", named(source), words(reason)));
+                self.warn(&format!("skipped {}: {}", named(source), words(reason)));
             }
             Event::Warned { path, warning } if self.verbosity != Verbosity::Quiet => {
-                self.complain(&format!("warning: {}: {}", named(path), words(warning)));
+                self.warn(&format!("warning: {}: {}", named(path), words(warning)));
             }
             Event::Failed(error) => self.failure(error),
             _ => {}
@@ -184,17 +194,18 @@ impl Observer for Report {
 
 /// Prints a complaint about the command line, and where to read more.
 pub(crate) fn complain_about_usage(complaint: &str) {
-    complain_raw(&format!("ucp: {complaint}\nTry 'ucp --help' for more information."));
+    let name = colour::name(Tone::Failure);
+    complain_raw(&format!("{name} {complaint}\nTry 'ucp --help' for more information."));
 }
 
 /// Prints a warning about the command line.
 pub(crate) fn warn(warning: &str) {
-    complain_raw(&format!("ucp: warning: {warning}"));
+    complain_raw(&format!("{} warning: {warning}", colour::name(Tone::Warning)));
 }
 
 /// Tells of a failure outside a copy.
 pub(crate) fn complain_of(error: &Error) {
-    complain_raw(&format!("ucp: {}", failure_line(error)));
+    complain_raw(&format!("{} {}", colour::name(Tone::Failure), failure_line(error)));
 }
 
 /// Prints something whole on standard output, and says so if that fails.
@@ -202,7 +213,8 @@ pub(crate) fn print_whole(output: &mut dyn Write, bytes: &[u8]) -> ExitStatus {
     match output.write_all(bytes).and_then(|()| output.flush()) {
         Ok(()) => ExitStatus::Done,
         Err(error) => {
-            complain_raw(&format!("ucp: write failed on standard output: {error}"));
+            let name = colour::name(Tone::Failure);
+            complain_raw(&format!("{name} write failed on standard output: {error}"));
             ExitStatus::SomeFailed
         }
     }

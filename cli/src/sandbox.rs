@@ -9,10 +9,11 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use ucp_engine::copy::{Request, TargetRole};
 
@@ -27,6 +28,21 @@ pub(crate) struct Sandbox {
 
 /// The process's own entries, what tells why there is no io_uring, and what a ring is tried on.
 const ALWAYS_READABLE: [&str; 3] = ["/proc/self", "/proc/sys/kernel", "/dev/zero"];
+
+/// The version of Landlock that the kernel has; none if it is not there or not on. Told only to
+/// those who enter a sandbox: a thread of its own does.
+pub(crate) fn kernel_abi() -> Option<i32> {
+    let enter = || {
+        let ruleset = Ruleset::default().handle_access(AccessFs::from_all(KNOWN)).ok()?.create();
+        match ruleset.ok()?.restrict_self().ok()?.landlock {
+            LandlockStatus::Available { effective_abi, kernel_abi } => {
+                Some(kernel_abi.unwrap_or(effective_abi as i32))
+            }
+            _ => None,
+        }
+    };
+    thread::Builder::new().spawn(enter).ok()?.join().ok()?
+}
 
 impl Sandbox {
     /// What a copy needs: its sources to read, and the place of its target to write.

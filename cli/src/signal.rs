@@ -1,4 +1,5 @@
-//! Signals: the first asks the copy to stop, a second Ctrl-C ends the program at once.
+//! Signals: the first asks the copy to stop, a second Ctrl-C ends the program at once; SIGUSR1 asks
+//! how far it is.
 //!
 //! All signals of interest are blocked before any thread starts, and one thread waits for them
 //! with `sigwait(3)`. So no handler interrupts anything, no system call of the engine ends in
@@ -16,6 +17,9 @@ use crate::exit::ExitStatus;
 
 /// Signals that ask the program to end.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// The signal that asks how far the work is.
+const ASKING: Signal = Signal::SIGUSR1;
 
 /// The signals that are blocked, until somebody watches them.
 #[derive(Debug)]
@@ -37,22 +41,39 @@ impl Signals {
         // `nohup`, or a shell's `&`, had told this program not to care for.
         let ignored = ignored_signals();
         let mut watched = SigSet::empty();
-        ENDING.into_iter().filter(|signal| !ignored.contains(*signal)).for_each(|signal| {
-            watched.add(signal);
-        });
+        ENDING.into_iter().chain([ASKING]).filter(|signal| !ignored.contains(*signal)).for_each(
+            |signal| {
+                watched.add(signal);
+            },
+        );
         let mut blocked = watched;
         blocked.add(Signal::SIGXFSZ);
         blocked.thread_block().expect("a mask of known signals is valid");
         Self { watched }
     }
 
-    /// Starts the thread that turns the first signal into a cancellation.
-    pub(crate) fn watch(self, cancellation: Arc<Cancellation>) -> FirstSignal {
+    /// Lets the signals end the program, for work that can be dropped at any time.
+    pub(crate) fn release(self) {
+        let _ = self.watched.thread_unblock();
+    }
+
+    /// Starts the thread that turns the first signal into a cancellation, and calls `tell` whenever
+    /// somebody asks how far the work is.
+    pub(crate) fn watch(
+        self,
+        cancellation: Arc<Cancellation>,
+        tell: impl Fn() + Send + 'static,
+    ) -> FirstSignal {
         let first = FirstSignal::default();
         let seen = first.clone();
+        let watched = self.watched;
         let wait = move || {
             let mut first_came: Option<Instant> = None;
-            while let Ok(signal) = self.watched.wait() {
+            while let Ok(signal) = watched.wait() {
+                if signal == ASKING {
+                    tell();
+                    continue;
+                }
                 let came = *first_came.get_or_insert_with(Instant::now);
                 if signal == Signal::SIGINT && came.elapsed() > SAME_KEY {
                     process::exit(i32::from(ExitStatus::Interrupted(signal).code()));
@@ -61,10 +82,13 @@ impl Signals {
                 cancellation.cancel();
             }
         };
-        // Without a thread for them the signals end the program as if it did not know of them.
+        // Without a thread for them the signals end the program as if it did not know of them; but
+        // nobody asks to end it by asking how far it is.
         let started = thread::Builder::new().name("signals".to_owned()).stack_size(STACK_BYTES);
         if started.spawn(wait).is_err() {
-            let _ = self.watched.thread_unblock();
+            let mut ending = watched;
+            ending.remove(ASKING);
+            let _ = ending.thread_unblock();
         }
         first
     }
@@ -98,7 +122,8 @@ fn parse_ignored(status: &str) -> SigSet {
         .find_map(|line| line.strip_prefix("SigIgn:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or_default();
-    ENDING.into_iter().filter(|signal| mask & (1 << (*signal as i32 - 1)) != 0).collect()
+    let signals = ENDING.into_iter().chain([ASKING]);
+    signals.filter(|signal| mask & (1 << (*signal as i32 - 1)) != 0).collect()
 }
 
 #[cfg(test)]
@@ -107,11 +132,12 @@ mod tests {
 
     #[test]
     fn ignored_signals_are_read_from_the_mask() {
-        let cases: [(&str, &[Signal]); 5] = [
+        let cases: [(&str, &[Signal]); 6] = [
             ("", &[]),
             ("SigIgn:\tzzz\n", &[]),
             ("Name:\tucp\nSigIgn:\t0000000000001000\n", &[]),
             ("Name:\tucp\nSigIgn:\t0000000000001001\nSigCgt:\t0\n", &[Signal::SIGHUP]),
+            ("SigIgn:\t0000000000000200\n", &[Signal::SIGUSR1]),
             ("SigIgn:\t0000000000004002\n", &[Signal::SIGINT, Signal::SIGTERM]),
         ];
         for (status, want) in cases {

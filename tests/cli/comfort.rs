@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::support::{Scratch, UCP, bytes, run};
+use nix::sys::signal::Signal;
+
+use super::support::{Background, Scratch, UCP, bytes, run, until};
 
 #[test]
 fn explain_says_of_each_file_which_way_and_why() {
@@ -88,4 +90,49 @@ fn the_manual_is_one_that_man_can_read() {
         assert!(ran.stdout().lines().any(|line| line == title), "{title}: {ran:?}");
     }
     scratch.ucp(["man", "missing"]).exits(1).says(&["missing/ucp.1"]);
+}
+
+#[test]
+fn sigusr1_asks_how_far_it_is_and_the_copy_goes_on() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree");
+    (0..200).for_each(|number| scratch.write(format!("tree/{number}"), bytes(5000, 1)));
+    scratch.write("tree/large", bytes(64 << 20, 1));
+    let mut command = Command::new(UCP);
+    command.args(["--engine=threads", "--depth=1", "--block-size=4K", "--direct=off"]);
+    command.args(["--reflink=never", "tree", "copy"]).current_dir(scratch.path(""));
+    let mut copy = Background::start(&mut command);
+    // Before there is anything to tell, and while the shards work.
+    until("signals are taken care of", || copy.blocks(Signal::SIGUSR1));
+    copy.signal(Signal::SIGUSR1);
+    copy.stop_when_open(&scratch.path("tree/large"));
+    copy.signal(Signal::SIGUSR1);
+    copy.signal(Signal::SIGCONT);
+    let ran = copy.end();
+    ran.exits(0);
+    let lines: Vec<&str> = ran.stderr().lines().collect();
+    assert!((1..=2).contains(&lines.len()), "{ran:?}");
+    let last = lines.last().unwrap();
+    for part in ["ucp: copying: ", "B of ", " files, ", "/s"] {
+        assert!(last.contains(part), "{part}: {ran:?}");
+    }
+    assert!(scratch.read("copy/large") == scratch.read("tree/large"));
+}
+
+#[test]
+fn failures_are_coloured_on_a_terminal_only_and_not_against_the_wish() {
+    let scratch = Scratch::new();
+    let red = "\x1b[1;31mucp:\x1b[0m status failed on missing";
+    let cases = [("", "xterm", true), ("1", "xterm", false), ("", "dumb", false)];
+    for (unwanted, terminal, is_red) in cases {
+        let mut script = Command::new("script");
+        script.args(["-qec", &format!("'{UCP}' missing a; true"), "/dev/null"]);
+        script.env("TERM", terminal).env("NO_COLOR", unwanted).current_dir(scratch.path(""));
+        let ran = run(&mut script);
+        let text = ran.exits(0).stdout();
+        assert_eq!(text.contains(red), is_red, "{unwanted:?} {terminal}: {ran:?}");
+        assert!(text.contains("status failed on missing"), "{ran:?}");
+    }
+    let ran = scratch.ucp(["missing", "a"]);
+    assert!(!ran.exits(1).stderr().contains('\x1b'), "{ran:?}");
 }

@@ -77,14 +77,21 @@ pub(crate) struct CopyArguments {
 pub(crate) enum Outcome {
     /// A copy.
     Copy(Box<CopyArguments>),
+    /// Something that may be ended at any time.
+    Other(Other),
+    /// Nothing more: help was printed, or a complaint.
+    Finished(ExitStatus),
+}
+
+/// What can be done besides copying.
+#[derive(Debug)]
+pub(crate) enum Other {
     /// A look at a file system.
     Doctor(DoctorArguments),
     /// What a shell completes words with.
     Completions(CompletionsArguments),
     /// The manual.
     Manual(ManualArguments),
-    /// Nothing more: help was printed, or a complaint.
-    Finished(ExitStatus),
 }
 
 /// What the copy is between.
@@ -122,9 +129,9 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
                 Err(complaint) => refuse(&complaint),
             }
         }),
-        Subcommand::Doctor => read(words, Outcome::Doctor),
-        Subcommand::Completions => read(words, Outcome::Completions),
-        Subcommand::Manual => read(words, Outcome::Manual),
+        Subcommand::Doctor => read(words, |doctor| Outcome::Other(Other::Doctor(doctor))),
+        Subcommand::Completions => read(words, |shell| Outcome::Other(Other::Completions(shell))),
+        Subcommand::Manual => read(words, |manual| Outcome::Other(Other::Manual(manual))),
     }
 }
 

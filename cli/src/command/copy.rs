@@ -7,7 +7,7 @@ use ucp_engine::processor::Configuration;
 
 use crate::args::{self, CopyArguments, Operands, Told};
 use crate::exit::ExitStatus;
-use crate::progress::Display;
+use crate::progress::{Display, State};
 use crate::report::{Listing, Report, Verbosity, complain_about_usage, warn};
 use crate::sandbox::Sandbox;
 use crate::signal::Signals;
@@ -32,7 +32,8 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
     let report = Report::new(verbosity, listing, display.clone());
     let progress = Progress::default();
     let cancellation = Arc::new(Cancellation::default());
-    let signal = signals.watch(Arc::clone(&cancellation));
+    let state = State::of(&progress, &display);
+    let signal = signals.watch(Arc::clone(&cancellation), move || state.tell());
 
     let copied =
         display.during(&progress, || copy::copy(&request, &report, &progress, &cancellation));

@@ -14,7 +14,7 @@ use ucp_engine::units::Bytes;
 use crate::args::DoctorArguments;
 use crate::exit::ExitStatus;
 use crate::report::{complain_of, print_whole};
-use crate::{json, quote};
+use crate::{json, quote, sandbox};
 
 /// Looks, and says what was found.
 pub(crate) fn run(arguments: &DoctorArguments) -> ExitStatus {
@@ -42,6 +42,8 @@ struct Machine {
     /// None: no limit.
     locked_memory_bytes: Option<u64>,
     open_files: Option<u64>,
+    /// The version of Landlock that the kernel has; none if it is not there or not on.
+    landlock_abi: Option<i32>,
 }
 
 impl Machine {
@@ -54,6 +56,7 @@ impl Machine {
             cores: thread::available_parallelism().map_or(1, NonZero::get),
             locked_memory_bytes: limit(Resource::RLIMIT_MEMLOCK),
             open_files: limit(Resource::RLIMIT_NOFILE),
+            landlock_abi: sandbox::kernel_abi(),
         }
     }
 
@@ -78,6 +81,8 @@ fn tell(findings: &Findings, machine: &Machine, options: &Options) -> String {
     row("open files", machine.open_files.map_or_else(unlimited, |files| files.to_string()));
     let shards = format!("{} (up to {} shards for a tree)", machine.cores, machine.shards_max());
     row("cores", shards);
+    let landlock = machine.landlock_abi.map(|abi| format!("version {abi} (--sandbox)"));
+    row("Landlock", landlock.unwrap_or_else(|| "not there: no --sandbox".to_owned()));
     row("path", quote::if_needed(&findings.path));
     let (magic, free) = (findings.magic, Bytes(findings.available_bytes));
     row("file system", format!("{} ({magic:#x}), {free} free", findings.file_system));
@@ -125,6 +130,7 @@ struct Line<'a> {
     open_files: Option<u64>,
     cores: usize,
     shards_max: usize,
+    landlock_abi: Option<i32>,
     #[serde(flatten)]
     path: json::NamedPath<'a>,
     file_system: &'static str,
@@ -168,6 +174,7 @@ impl<'a> Line<'a> {
             open_files: machine.open_files,
             cores: machine.cores,
             shards_max: machine.shards_max(),
+            landlock_abi: machine.landlock_abi,
             path: json::NamedPath::of(Some(&findings.path)),
             file_system: findings.file_system,
             file_system_magic: findings.magic,

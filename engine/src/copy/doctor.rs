@@ -1,7 +1,7 @@
 //! What this kernel and a file system can do, and which way a copy would go there.
 //!
-//! What can be done is tried out, on files that have no name or lose it at once: nothing is left
-//! behind, however this ends.
+//! What can be done is tried out, on files that have no name or, where a file system has none such,
+//! lose it at once: nothing is left behind.
 
 use std::path::{Path, PathBuf};
 
