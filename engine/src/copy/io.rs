@@ -24,8 +24,9 @@ impl Io {
 
     /// Performs an operation even if the copy was cancelled: to clean up.
     ///
-    /// What the kernel asks to be tried again is, but for a lock that another has, and a sync: what
-    /// it could not write counts as written afterwards, so that a second one proves nothing.
+    /// What the kernel asks to be tried again is, but for a lock that another has, and a sync or a
+    /// flush: what it could not write counts as written afterwards, so that a second one proves
+    /// nothing.
     pub(super) async fn perform_always(&self, operation: Operation) -> Result<Operation, Error> {
         self.perform_counted(operation).await.map(|(_, operation)| operation)
     }
@@ -43,7 +44,10 @@ impl Io {
                 Ok(number) => return Ok((number, back)),
                 Err(Errno::EINTR | Errno::EAGAIN)
                     if retries < RETRIES_MAX
-                        && !matches!(back, Operation::Lock(_) | Operation::Sync(_)) =>
+                        && !matches!(
+                            back,
+                            Operation::Lock(_) | Operation::Sync(_) | Operation::Flush(_)
+                        ) =>
                 {
                     retries += 1;
                     operation = back;

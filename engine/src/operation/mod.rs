@@ -58,6 +58,7 @@ pub enum Operation {
 
     Open(Open),
     Close(Close),
+    Flush(Flush),
     Rename(Rename),
     Unlink(Unlink),
     MakeDirectory(MakeDirectory),
@@ -93,7 +94,7 @@ operations! {
     Timeout
     Read Write ReadVectored WriteVectored Sync Allocate Truncate Seek CloneFile CopyRange Advise
     CacheStatus SetDirect Lock
-    Open Close Rename Unlink MakeDirectory SymbolicLink Link ReadLink MakeNode ListDirectory
+    Open Close Flush Rename Unlink MakeDirectory SymbolicLink Link ReadLink MakeNode ListDirectory
     Statx FileSystemStatus ChangeOwner ChangeMode ChangeTimes GetAttribute SetAttribute
     RemoveAttribute ListAttributes
 }
@@ -128,6 +129,7 @@ impl Operation {
             Self::Lock(_) => "lock",
             Self::Open(_) => "open",
             Self::Close(_) => "close",
+            Self::Flush(_) => "flush",
             Self::Rename(_) => "rename",
             Self::Unlink(_) => "remove",
             Self::MakeDirectory(_) => "make directory",

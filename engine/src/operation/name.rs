@@ -40,6 +40,17 @@ pub struct Close {
     pub handle: Option<Handle>,
 }
 
+/// Has a file system tell what it would tell when the file is closed, and leaves the file open: a
+/// duplicate of the descriptor is closed (`dup(2)`, `close(2)`).
+///
+/// NFS, CIFS and FUSE write at the latest then, and complain then. Never tried again: an interrupted
+/// one has closed its duplicate, and nobody knows what was written (`close(2)`, NOTES).
+#[derive(Debug)]
+pub struct Flush {
+    /// The file.
+    pub file: File,
+}
+
 /// Gives a file another name, and takes its old one away (`renameat2(2)`).
 #[derive(Debug)]
 pub struct Rename {

@@ -19,6 +19,10 @@ pub(crate) fn perform(operation: &mut Operation) -> Result<u32, Errno> {
     let mut result = perform_once(operation);
     for _ in 0..RETRIES_MAX {
         let Err(Errno::EINTR) = result else { break };
+        // What an interrupted close has written, nobody can find out by a second one.
+        if matches!(operation, Operation::Close(_) | Operation::Flush(_)) {
+            break;
+        }
         result = perform_once(operation);
     }
     result
@@ -85,6 +89,7 @@ fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
 
         Operation::Open(open) => perform_open(open),
         Operation::Close(close) => perform_close(close),
+        Operation::Flush(flush) => call::flush(flush.file.fd()?),
         Operation::Rename(rename) => {
             let (source, target) = (at(&rename.source)?, at(&rename.target)?);
             call::rename(source, target, rename.replace)

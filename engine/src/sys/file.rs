@@ -246,6 +246,17 @@ pub(crate) fn close(fd: OwnedFd) -> Result<u32, Errno> {
     }
 }
 
+/// Closes a duplicate of a descriptor, for what the file system says to it.
+pub(crate) fn flush(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
+    let duplicate = fd.try_clone_to_owned().map_err(|error| errno_of(&error))?;
+    // SAFETY: the descriptor was owned, so this closes it exactly once.
+    checked(unsafe { libc::close(duplicate.into_raw_fd()) })
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
 pub(crate) fn rename(source: At<'_>, target: At<'_>, replace: bool) -> Result<u32, Errno> {
     let flags = if replace { RenameFlags::empty() } else { RenameFlags::RENAME_NOREPLACE };
     fcntl::renameat2(source.0, source.1, target.0, target.1, flags).map(|()| 0)

@@ -164,7 +164,7 @@ fn opening() {
 
 #[test]
 fn closing() {
-    let cases: [Case; 4] = [
+    let cases: [Case; 6] = [
         (
             "the last owner closes",
             |it| {
@@ -180,6 +180,25 @@ fn closing() {
                 told([closed(it, Close::file(file.clone())), it.read(&file, 0, 5)])
             },
             "0, nothing left, 5 hello",
+        ),
+        (
+            "what closing would say is said by a file that stays open",
+            |it| {
+                let file = it.file("a", b"hello");
+                told([it.tell(Flush { file: file.clone() }), it.read(&file, 0, 5)])
+            },
+            "0, 5 hello",
+        ),
+        (
+            "a lock outlives what a flush closes",
+            |it| {
+                let first = it.file("a", b"");
+                let second = it.open("a", libc::O_RDONLY);
+                it.tell(Lock { file: first.clone() });
+                it.tell(Flush { file: first.clone() });
+                it.tell(Lock { file: second })
+            },
+            "EAGAIN",
         ),
         (
             "closing nothing is refused",

@@ -177,7 +177,7 @@ macro_rules! operation_kinds {
 
 operation_kinds! {
     Timeout, LinkTimeout, Read, Write, ReadVectored, WriteVectored, Sync, Allocate, Truncate, Seek,
-    CloneFile, CopyRange, Advise, CacheStatus, SetDirect, Lock, Open, Close, Rename, Unlink,
+    CloneFile, CopyRange, Advise, CacheStatus, SetDirect, Lock, Open, Close, Flush, Rename, Unlink,
     MakeDirectory, SymbolicLink, Link, ReadLink, MakeNode, ListDirectory, Statx, FileSystemStatus,
     ChangeOwner, ChangeMode, ChangeTimes, GetAttribute, SetAttribute, RemoveAttribute,
     ListAttributes,

@@ -167,6 +167,7 @@ pub(super) fn perform(
 
         Operation::Open(open) => perform_open(world, open, identity),
         Operation::Close(close) => perform_close(world, close, identity),
+        Operation::Flush(flush) => world.file(of_file(&flush.file)?).map(|_| 0),
         Operation::Rename(rename) => {
             world.rename(at(&rename.source)?, at(&rename.target)?, rename.replace)
         }
