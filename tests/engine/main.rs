@@ -8,6 +8,7 @@ mod allocation;
 mod confinement;
 mod conformance;
 mod disturbance;
+mod durability;
 mod proactor;
 mod rate;
 mod simulation;

@@ -279,10 +279,15 @@ impl Content {
 
     /// A write-back that failed: what was dirty counts as clean and is not on stable storage, so
     /// that a second sync succeeds and proves nothing (`fsync(2)`, NOTES).
-    pub(super) fn lose_dirty_pages(&mut self) {
+    ///
+    /// Returns whether there was anything to lose.
+    pub(super) fn lose_dirty_pages(&mut self) -> bool {
+        let mut has_lost = false;
         for page in self.pages.values_mut() {
+            has_lost |= page.is_dirty;
             page.is_dirty = false;
         }
+        has_lost
     }
 
     /// What a power cut leaves: what was synced, and of each sector that was not, the old or the

@@ -3,7 +3,7 @@
 use nix::libc;
 
 use super::content::PAGE_BYTES;
-use super::inode::{Body, FIRST_POSITION, LAST_POSITION, Number};
+use super::inode::{Body, FIRST_POSITION, Inode, LAST_POSITION, Number};
 use super::open::Device;
 use super::world::World;
 use crate::error::Errno;
@@ -248,12 +248,12 @@ impl World {
         if reach == SyncReach::FileSystem {
             let mount = self.node(number).mount;
             self.sync_mount(mount);
-            return Ok(0);
+            return self.tell_losses(descriptor, reach);
         }
         match self.node(number).body {
             Body::Regular(_) | Body::Directory(_) => {
                 self.sync_inode(number, reach == SyncReach::File);
-                Ok(0)
+                self.tell_losses(descriptor, reach)
             }
             Body::Link(_) | Body::Pipe(_) | Body::Node => Err(Errno::EINVAL),
         }
@@ -263,16 +263,40 @@ impl World {
     pub(super) fn fail_sync(&mut self, descriptor: u32, reach: SyncReach) {
         let Ok(number) = self.file(descriptor).map(|file| file.inode) else { return };
         let mount = self.node(number).mount;
-        for (other, inode) in self.inodes.iter_mut().enumerate() {
-            let Some(inode) = inode else { continue };
-            let is_meant = match reach {
-                SyncReach::FileSystem => inode.mount == mount,
-                SyncReach::Data | SyncReach::File => other == number,
+        self.lose_dirty_pages(|other, inode| match reach {
+            SyncReach::FileSystem => inode.mount == mount,
+            SyncReach::Data | SyncReach::File => other == number,
+        });
+        // The failure itself is the telling.
+        let _ = self.tell_losses(descriptor, reach);
+    }
+
+    /// What is dirty of certain files is lost, and counts as written.
+    pub(super) fn lose_dirty_pages(&mut self, is_meant: impl Fn(Number, &Inode) -> bool) {
+        for (number, inode) in self.inodes.iter_mut().enumerate() {
+            let Some(inode) = inode.as_mut().filter(|inode| is_meant(number, inode)) else {
+                continue;
             };
-            if let (Body::Regular(content), true) = (&mut inode.body, is_meant) {
-                content.lose_dirty_pages();
+            if let Body::Regular(content) = &mut inode.body
+                && content.lose_dirty_pages()
+            {
+                inode.losses += 1;
+                self.mounts[inode.mount].losses += 1;
             }
         }
+    }
+
+    /// Tells a description of the write-backs that have failed since it was opened, once
+    /// (`errseq_check_and_advance`).
+    fn tell_losses(&mut self, descriptor: u32, reach: SyncReach) -> Result<u32, Errno> {
+        let inode = self.node(self.file(descriptor)?.inode);
+        let (losses, mount_losses) = (inode.losses, self.mounts[inode.mount].losses);
+        let file = self.file_mut(descriptor)?;
+        let (told, now) = match reach {
+            SyncReach::FileSystem => (&mut file.mount_losses_told, mount_losses),
+            SyncReach::Data | SyncReach::File => (&mut file.losses_told, losses),
+        };
+        if std::mem::replace(told, now) == now { Ok(0) } else { Err(Errno::EIO) }
     }
 
     pub(super) fn allocate(

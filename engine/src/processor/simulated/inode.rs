@@ -28,6 +28,8 @@ pub(super) struct Inode {
     pub(super) pins: u32,
     /// Whether no name and no descriptor is left, and only stable storage may bring it back.
     pub(super) is_gone: bool,
+    /// How often a write-back of it has failed.
+    pub(super) losses: u64,
     /// The descriptor that holds the lock.
     pub(super) lock: Option<u32>,
     pub(super) body: Body,

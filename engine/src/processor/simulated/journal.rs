@@ -221,6 +221,7 @@ impl World {
             opens: 0,
             pins,
             is_gone: false,
+            losses: 0,
             lock: None,
             body,
         };

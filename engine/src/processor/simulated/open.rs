@@ -23,6 +23,10 @@ pub(super) struct OpenFile {
     pub(super) keeps_access_time: bool,
     /// Where the next listing or the next read at the current position starts.
     pub(super) position: u64,
+    /// How many failed write-backs of the file, and of its file system, it has been told of: each
+    /// failure is told once to each description that was open before (`errseq_t`).
+    pub(super) losses_told: u64,
+    pub(super) mount_losses_told: u64,
 }
 
 /// What a device node is.
@@ -201,6 +205,8 @@ impl World {
             is_path,
             keeps_access_time: flags & libc::O_NOATIME != 0,
             position: 0,
+            losses_told: self.node(inode).losses,
+            mount_losses_told: self.mounts[self.node(inode).mount].losses,
         };
         let number = self.next_descriptor;
         self.next_descriptor += 1;

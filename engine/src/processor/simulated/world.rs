@@ -89,6 +89,8 @@ pub(super) struct Mount {
     pub(super) covers: Option<Number>,
     /// Free pages.
     pub(super) room: u64,
+    /// How often a write-back of any of its files has failed.
+    pub(super) losses: u64,
 }
 
 /// The root directory of the first mount.
@@ -156,7 +158,7 @@ impl SimulatedWorld {
         let mount = world.mounts.len();
         let room = options.capacity_bytes / PAGE_BYTES;
         let parent = world.directory(covers).parent;
-        world.mounts.push(Mount { options, root: 0, covers: Some(covers), room });
+        world.mounts.push(Mount { options, root: 0, covers: Some(covers), room, losses: 0 });
         let root = world.new_directory(mount, parent, 0o755);
         world.mounts[mount].root = root;
         world.node_mut(root).pins += 1;
@@ -479,6 +481,19 @@ impl SimulatedWorld {
         true
     }
 
+    /// The device fails while the kernel writes by itself what is dirty on the file system at `path`:
+    /// that is lost, counts as written, and is told once to each description that is open.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such path.
+    pub fn fail_write_back(&self, path: impl AsRef<Path>) {
+        let mut world = self.lock();
+        let number = world.must_find(path.as_ref());
+        let mount = world.node(number).mount;
+        world.lose_dirty_pages(|_, inode| inode.mount == mount);
+    }
+
     /// What a power cut now leaves: what was synced, and of the rest some, as the seed decides.
     ///
     /// Lost or kept are, for each file that was not synced, each sector of 512 bytes, the length
@@ -541,7 +556,7 @@ impl World {
         let room = options.capacity_bytes / PAGE_BYTES;
         let mut world = Self {
             inodes: Vec::new(),
-            mounts: vec![Mount { options, root: ROOT, covers: None, room }],
+            mounts: vec![Mount { options, root: ROOT, covers: None, room, losses: 0 }],
             descriptors: BTreeMap::new(),
             next_descriptor: 0,
             released: Released::default(),
@@ -630,6 +645,7 @@ impl World {
             opens: 0,
             pins: 0,
             is_gone: false,
+            losses: 0,
             lock: None,
             body,
         };
