@@ -51,6 +51,20 @@ pub const TREE_TASKS: usize = 4;
 /// Segments of a file with holes that are known at a time, 16 bytes each. Between two such parts
 /// no block is in flight.
 pub const SEGMENTS_MAX: usize = 4096;
+/// Files that are made durable together: one sync of the file system for all of them. Each keeps its
+/// descriptor, and with it its lock, until it has its name.
+pub const BATCH_FILES_MAX: usize = 256;
+/// Descriptors that one batch keeps open, those of directories included.
+pub const BATCH_DESCRIPTORS_MAX: usize = 768;
+/// Bytes of the files of one batch: what a sync then has to wait for.
+pub const BATCH_BYTES_MAX: u64 = 256 * MIB;
+/// How long the first file of a batch waits for the others.
+pub const BATCH_AGE_MAX: Duration = Duration::from_secs(2);
+/// A larger file is synced by itself: it pays for that.
+pub const BATCH_FILE_BYTES_MAX: u64 = LARGE_BYTES_MIN;
+/// So few files are synced one by one: a sync of the file system writes what others have written,
+/// too.
+pub const BATCH_ALONE_MAX: usize = 4;
 /// How often a copy of a file begins again because the source was changed meanwhile.
 pub const SOURCE_CHANGED_RETRIES: u32 = 1;
 /// How many temporary names are tried before the copy of a file is given up.
@@ -101,4 +115,6 @@ const _: () = assert!(DEPTH_MAX * 2 <= SLOTS_DEFAULT, "a linked pair takes two s
 const _: () = assert!((BLOCK_BYTES_DEFAULT as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!((PROBE_BYTES as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!(HUGE_PAGE_BYTES.is_multiple_of(BUFFER_ALIGNMENT_BYTES));
+const _: () = assert!(BATCH_ALONE_MAX < BATCH_FILES_MAX && BATCH_FILES_MAX < BATCH_DESCRIPTORS_MAX);
+const _: () = assert!(BATCH_FILE_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(HELPER_THREADS_DEFAULT <= HELPER_THREADS_MAX);

@@ -11,11 +11,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use ucp_engine::Proactor;
 use ucp_engine::copy::{
-    Cancellation, Direct, Durability, Holes, PipelineMode, Progress, Reflink, Request, Stage,
-    Summary, TargetRole, copy_on,
+    Cancellation, Direct, Durability, Event, Holes, Observer, PipelineMode, Progress, Reflink,
+    Request, Stage, Summary, TargetRole, copy_on,
 };
 use ucp_engine::operation::{FileKind, FileTimes};
 use ucp_engine::processor::{
@@ -53,7 +54,15 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
         let times = total.get(&format!("fault: {fault}")).copied().unwrap_or(0);
         assert!(times > 0, "{fault} never happened");
     }
-    for what in ["cancelled", "killed", "power cut", "complete", "with failures"] {
+    for what in [
+        "cancelled",
+        "killed",
+        "power cut",
+        "power cut meanwhile",
+        "done before a power cut",
+        "complete",
+        "with failures",
+    ] {
         assert!(total.contains_key(what), "no copy was {what}");
     }
 }
@@ -61,6 +70,30 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+}
+
+/// What a copy has told of, in order.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    copied: BTreeSet<PathBuf>,
+    /// What is on stable storage, and whether with all that was copied below it.
+    done: Vec<(PathBuf, bool)>,
+}
+
+#[derive(Clone, Default)]
+struct Listener(Arc<Mutex<Told>>);
+
+impl Observer for Listener {
+    fn on_event(&self, event: &Event<'_>) {
+        let mut told = self.0.lock().unwrap();
+        match event {
+            Event::Copied(copied) => {
+                told.copied.insert(copied.target.to_owned());
+            }
+            Event::Done(done) => told.done.push((done.target.to_owned(), done.is_tree)),
+            _ => {}
+        }
+    }
 }
 
 /// One copy, decided by its seed.
@@ -96,6 +129,8 @@ impl Scenario {
         let mut random = Random::new(!self.seed);
         let cancellation = Cancellation::default();
         let killed: Rc<RefCell<Option<SimulatedWorld>>> = Rc::default();
+        let cut: Rc<RefCell<Option<(SimulatedWorld, Told)>>> = Rc::default();
+        let listener = Listener::default();
         let mut plan = FaultPlan::swarm(self.seed).with_sources("/source");
         if random.once_in(4) {
             plan = FaultPlan::none();
@@ -110,8 +145,15 @@ impl Scenario {
                 *killed.borrow_mut() = Some(world.after_kill());
             });
         }
+        if random.once_in(2) {
+            let (cut, listener, seed) = (Rc::clone(&cut), listener.clone(), self.seed);
+            plan = plan.call_after(random.below(200), move |world| {
+                let told = listener.0.lock().unwrap().clone();
+                *cut.borrow_mut() = Some((world.crash(seed), told));
+            });
+        }
         let record = plan.record();
-        let outcome = self.copy(&self.world, plan, &cancellation);
+        let outcome = self.copy(&self.world, plan, &listener, &cancellation);
         for (fault, times) in record.counts() {
             *counts.entry(format!("fault: {fault}")).or_default() += times;
         }
@@ -132,6 +174,15 @@ impl Scenario {
             }
             Err(_) => count("could not begin"),
         }
+        if let Some((world, told)) = cut.take() {
+            count("power cut meanwhile");
+            let done = self.check_done(&world, &told, &record);
+            *counts.entry("done before a power cut".to_owned()).or_default() += done;
+        }
+        let told = listener.0.lock().unwrap().clone();
+        let done = self.check_done(&self.world.crash(!self.seed), &told, &record);
+        *counts.entry("done before a power cut".to_owned()).or_default() += done;
+        let mut count = |what: &str| *counts.entry(what.to_owned()).or_default() += 1;
         let killed = killed.take();
         if let Some(world) = killed {
             count("killed");
@@ -148,11 +199,42 @@ impl Scenario {
         &self,
         world: &SimulatedWorld,
         plan: FaultPlan,
+        observer: &dyn Observer,
         cancellation: &Cancellation,
     ) -> Result<Summary, ucp_engine::Error> {
         let processor = SimulatedProcessor::new(self.seed, 64, world, plan);
         let proactor = Proactor::new(Box::new(processor));
-        copy_on(&proactor, &self.request, &(), &Progress::default(), cancellation)
+        copy_on(&proactor, &self.request, observer, &Progress::default(), cancellation)
+    }
+
+    /// What was told to be done before a power cut is whole under its name after it. Returns how
+    /// many files that were.
+    fn check_done(&self, world: &SimulatedWorld, told: &Told, record: &FaultRecord) -> u64 {
+        let seed = self.seed;
+        let after = tree(world, "/");
+        let mut files = 0;
+        for (source, target) in &self.names {
+            let is_done = told.done.iter().any(|(done, is_tree)| {
+                done == target
+                    || (*is_tree && target.starts_with(done) && told.copied.contains(target))
+            });
+            // An operand that became a link may lead to a directory.
+            if !is_done || record.of(Fault::SourceReplacedByLink) > 0 {
+                continue;
+            }
+            files += 1;
+            let copy = after.get(target);
+            let copy = copy.unwrap_or_else(|| panic!("seed {seed}: done {target:?} is missing"));
+            let Some(versions) = self.versions(world, record, source) else { continue };
+            let sizes: Vec<usize> = versions.iter().map(Vec::len).collect();
+            assert!(
+                versions.contains(&copy.content),
+                "seed {seed}: done {target:?} of {} bytes is neither of {sizes:?} after a power cut: {:?}",
+                copy.content.len(),
+                (record.changes(), record.counts(), self.request.options.clone())
+            );
+        }
+        files
     }
 
     /// Each name is old, absent where it was absent, or new; nothing else has changed.
@@ -280,7 +362,7 @@ impl Scenario {
         if variable("UCP_SEED").is_some() {
             println!("before the second run:\n{}{:?}", world.describe("/target"), self.request);
         }
-        let summary = self.copy(world, FaultPlan::none(), &Cancellation::default());
+        let summary = self.copy(world, FaultPlan::none(), &(), &Cancellation::default());
         let summary = match summary {
             Ok(summary) => summary,
             Err(error) => panic!("seed {seed}: the second run did not begin: {error}"),

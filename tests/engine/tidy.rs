@@ -25,6 +25,7 @@ const ROWS: [(&str, u32); 13] = [
 const PURE: &[&str] = &[
     "copy/access.rs",
     "copy/account.rs",
+    "copy/batch.rs",
     "copy/extraneous.rs",
     "copy/file_system.rs",
     "copy/fingerprint.rs",

@@ -27,6 +27,9 @@ pub trait Observer: Sync {
 pub enum Event<'a> {
     /// A file, link or directory was copied and stands under its name, or in a stage that will.
     Copied(&'a Copied<'a>),
+    /// A target is on stable storage: its data, metadata and name, and the directories above as far
+    /// as this run has made them. Only with [`super::Durability::Full`].
+    Done(&'a Done<'a>),
     /// A file was left out: it is named, and counted, and the exit status says so.
     Skipped {
         /// Which.
@@ -139,6 +142,17 @@ pub enum Verified {
     Device,
     /// With the page cache, where there is no device to read from.
     Cache,
+}
+
+/// A target that no power cut takes away any more.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Done<'a> {
+    /// Which.
+    pub target: &'a Path,
+    /// Whether it is a directory that was published whole: then everything that was copied below it
+    /// is durable, too, and is not told of one by one.
+    pub is_tree: bool,
 }
 
 /// How the data of a file was moved.
@@ -409,6 +423,19 @@ impl Progress {
     /// Counts bytes that were written.
     pub fn add_bytes(&self, bytes: u64) {
         self.0.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back bytes that are written a second time.
+    pub fn take_back_bytes(&self, bytes: u64) {
+        self.0.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back a file that was counted as done, because it is copied again.
+    pub fn forget_file(&self, bytes: u64) {
+        self.take_back_bytes(bytes);
+        self.0.bytes_found.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.files_done.fetch_sub(1, Ordering::Relaxed);
+        self.0.files_found.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts a file that is done with.

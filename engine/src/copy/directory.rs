@@ -41,6 +41,8 @@ pub(super) struct Directory {
     /// The directory above, where it was made in the open and is no part of this tree: its name is
     /// to be made durable there.
     above: Option<File>,
+    /// Its name, and those of the directories above it that were made, are on stable storage.
+    is_name_durable: AtomicBool,
     /// Links were made in it in the open. A link can't be synced by itself: what it says is durable
     /// with its name, its times only with the whole file system.
     pub(super) has_open_links: AtomicBool,
@@ -50,7 +52,7 @@ pub(super) struct Directory {
 
 /// A name below a directory that is being copied.
 pub(super) struct Entry<'a> {
-    pub(super) directory: &'a Directory,
+    pub(super) directory: &'a Arc<Directory>,
     pub(super) name: &'a Name,
 }
 
@@ -96,6 +98,7 @@ impl Worker<'_> {
             is_staged: is_staged || stage.is_some(),
             stage,
             above: None,
+            is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
         })
@@ -205,9 +208,7 @@ impl Worker<'_> {
                     let has_links = directory.has_open_links.load(Ordering::Relaxed);
                     let reach = if has_links { SyncReach::FileSystem } else { SyncReach::File };
                     self.sync(&directory.target, reach).await?;
-                    if let Some(above) = &directory.above {
-                        self.sync_names(above, &directory.target).await?;
-                    }
+                    self.sync_names_above(directory).await?;
                 }
                 match directory.made_with {
                     Some(_) => Publication::New,
@@ -226,6 +227,9 @@ impl Worker<'_> {
             let kind = EntryKind::Directory;
             let copied = Copied { action, publication, ..Copied::new(source, target, kind) };
             self.job.observer.on_event(&Event::Copied(&copied));
+            if publication != Publication::Staged {
+                self.tell_done(target, directory.stage.is_some());
+            }
         }
         Ok(())
     }
@@ -269,9 +273,37 @@ impl Directory {
             is_staged: stage.is_some(),
             stage,
             above,
+            is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
         }
+    }
+
+    /// The device that its copy is on.
+    pub(super) fn device(&self) -> u64 {
+        self.target_status.device
+    }
+
+    pub(super) fn parent(&self) -> Option<&Self> {
+        self.parent.as_deref()
+    }
+
+    /// One piece more of it is not done.
+    pub(super) fn retain(&self) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where its name is to be synced, if it was made in the open and that is not done yet.
+    pub(super) fn name_to_sync(&self) -> Option<&File> {
+        let is_made = self.made_with.is_some() && !self.is_staged;
+        if !is_made || self.is_name_durable.load(Ordering::Acquire) {
+            return None;
+        }
+        self.parent.as_ref().map(|parent| &parent.target).or(self.above.as_ref())
+    }
+
+    pub(super) fn mark_name_durable(&self) {
+        self.is_name_durable.store(true, Ordering::Release);
     }
 
     pub(super) fn source_path(&self) -> PathBuf {
@@ -359,5 +391,9 @@ impl Labels for Entry<'_> {
 
     fn target(&self) -> PathBuf {
         self.directory.target_path().join(self.name.as_os_str())
+    }
+
+    fn entry(&self) -> Option<(Arc<Directory>, Name)> {
+        Some((Arc::clone(self.directory), self.name.clone()))
     }
 }

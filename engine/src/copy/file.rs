@@ -1,19 +1,30 @@
 //! Copying one regular file, from its open source to its published target.
 //!
 //! ```text
-//! status -> make target -> data -> status again -> attributes -> sync -> close -> publish
+//! status -> make target -> data -> status again -> attributes -> sync -> flush -> publish -> sync names -> close
 //!   ^                                   |
 //!   +------- the source was changed ----+   once; then it is given up
 //! ```
 
+use std::time::Duration;
+
 use super::data::Moved;
+use super::file_system::tells_at_close;
 use super::publish::{NewFile, Target};
 use super::worker::{Labels, Worker};
-use super::{Action, Copied, Durability, EntryKind, Event};
+use super::{Action, Copied, Durability, EntryKind, Event, Publication};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
-use crate::operation::{Close, File, FileKind, FileStatus, Operation, SyncReach};
+use crate::operation::{Close, File, FileKind, FileStatus, Flush, Operation, SyncReach};
 use crate::units::Moment;
+
+/// What became of a file that has its bytes and attributes.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) moved: Moved,
+    /// How long that took, where somebody is told.
+    elapsed: Option<Duration>,
+}
 
 impl Worker<'_> {
     /// Copies a regular file, or what is read like one, and tells what came of it.
@@ -63,6 +74,7 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let is_stream = status.kind != FileKind::Regular;
+        let waits = self.will_wait(status, &new, labels).await;
         let (new, moved) = self.fill(source, status, new, labels).await?;
         let new = match self.complete(source, status, &new, is_stream, labels).await {
             Ok(()) => new,
@@ -71,12 +83,19 @@ impl Worker<'_> {
                 return Err(error);
             }
         };
+        let new = self.make_durable(new, waits, labels).await?;
+        if waits {
+            self.wait(new, Written { moved, elapsed: self.since(started) }, labels);
+            return Ok(());
+        }
         let (new, publication) = match self.publish(&new, labels).await {
             Ok(publication) => (new, publication),
             Err(error) if Self::may_write_in_place(&new, &error) => {
                 let new = self.reopen_in_place(new, labels).await?;
+                self.job.progress.take_back_bytes(moved.bytes);
                 let (new, _) = self.fill(source, status, new, labels).await?;
                 self.complete(source, status, &new, is_stream, labels).await?;
+                let new = self.make_durable(new, false, labels).await?;
                 let publication = self.publish(&new, labels).await?;
                 (new, publication)
             }
@@ -85,6 +104,92 @@ impl Worker<'_> {
                 return Err(error);
             }
         };
+        self.make_name_durable(&new, labels).await?;
+        let written = Written { moved, elapsed: self.since(started) };
+        self.finish_file(new, written, publication, labels).await
+    }
+
+    /// Puts the bytes and attributes of a complete file on stable storage, if they must be, and has
+    /// the file system tell what it would tell at the end; discards the file if either fails.
+    async fn make_durable(
+        &self,
+        new: NewFile,
+        waits: bool,
+        labels: &dyn Labels,
+    ) -> Result<NewFile, Error> {
+        let synced = if waits { Ok(()) } else { self.sync_new(&new).await };
+        let made = match synced {
+            Ok(()) => self.flush(&new, labels).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(()) => Ok(new),
+            Err(error) => {
+                self.discard(new).await;
+                Err(error.on(labels.target()))
+            }
+        }
+    }
+
+    async fn sync_new(&self, new: &NewFile) -> Result<(), Error> {
+        match self.job.options.durability {
+            // A stage is put on the disk whole, before it is published.
+            _ if new.is_staged() => Ok(()),
+            Durability::None => Ok(()),
+            Durability::Data => self.sync_one(new, SyncReach::Data).await,
+            Durability::Full => self.sync_one(new, SyncReach::File).await,
+        }
+    }
+
+    /// A pipe has no disk to be on.
+    async fn sync_one(&self, new: &NewFile, reach: SyncReach) -> Result<(), Error> {
+        match self.sync(&new.file, reach).await {
+            Err(error) if new.is_in_place() && error.errno() == Some(Errno::EINVAL) => Ok(()),
+            synced => synced,
+        }
+    }
+
+    /// What a file system tells only when a file is closed is heard before the file gets its name.
+    async fn flush(&self, new: &NewFile, labels: &dyn Labels) -> Result<(), Error> {
+        let directory = &new.target.directory;
+        let device = match labels.entry() {
+            Some((entered, _)) => entered.device(),
+            None => self.io.status_of(directory).await?.device,
+        };
+        let magic = self.magic(device, directory).await;
+        if new.is_in_place() || !tells_at_close(magic) {
+            return Ok(());
+        }
+        self.io.perform_always(Operation::Flush(Flush { file: new.file.clone() })).await.map(drop)
+    }
+
+    /// Puts the name of a published file on stable storage, if it must be. The file stays whatever
+    /// comes of it: its temporary name may be another's by now.
+    async fn make_name_durable(&self, new: &NewFile, labels: &dyn Labels) -> Result<(), Error> {
+        let is_asked_for = self.job.options.durability == Durability::Full;
+        if !is_asked_for || new.is_staged() || new.is_stream() {
+            return Ok(());
+        }
+        let label = |error: Error| error.on(labels.target());
+        self.sync_names(&new.target.directory, &new.file).await.map_err(label)?;
+        match labels.entry() {
+            Some((directory, _)) => self.sync_names_above(&directory).await.map_err(label),
+            None => Ok(()),
+        }
+    }
+
+    fn since(&self, started: Option<Moment>) -> Option<Duration> {
+        started.map(|started| self.io.tasks.now().since(started))
+    }
+
+    /// Counts a file that has its name, and tells of it.
+    pub(super) async fn finish_file(
+        &self,
+        new: NewFile,
+        Written { moved, elapsed }: Written,
+        publication: Publication,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
         self.close(new, labels).await?;
         let mut summary = self.summary.borrow_mut();
         summary.files += 1;
@@ -103,10 +208,13 @@ impl Worker<'_> {
                 bytes: moved.bytes,
                 holes_bytes: moved.holes_bytes(),
                 is_shared: moved.is_shared(),
-                elapsed: started.map(|started| self.io.tasks.now().since(started)),
+                elapsed,
                 ..Copied::new(source, target, EntryKind::File)
             };
             self.job.observer.on_event(&Event::Copied(&copied));
+            if publication != Publication::Staged {
+                self.tell_done(target, false);
+            }
         }
         Ok(())
     }
@@ -129,7 +237,7 @@ impl Worker<'_> {
     }
 
     /// What makes a file with all its bytes complete: the source was not changed under it, and it
-    /// has its attributes, and is on the disk if it must be.
+    /// has its attributes.
     async fn complete(
         &self,
         source: &File,
@@ -143,23 +251,7 @@ impl Worker<'_> {
         }
         let label = |error: Error| error.on(labels.target());
         self.keep_file_attributes(source, status, new, labels).await.map_err(label)?;
-        // A stage is put on the disk whole, before it is published.
-        if !new.is_staged() {
-            match self.job.options.durability {
-                Durability::None => {}
-                Durability::Data => self.sync(&new.file, SyncReach::Data).await.map_err(label)?,
-                Durability::Full => self.sync_all(new).await.map_err(label)?,
-            }
-        }
         Ok(())
-    }
-
-    /// A pipe has no disk to be on.
-    async fn sync_all(&self, new: &NewFile) -> Result<(), Error> {
-        match self.sync(&new.file, SyncReach::File).await {
-            Err(error) if new.is_in_place() && error.errno() == Some(Errno::EINVAL) => Ok(()),
-            synced => synced,
-        }
     }
 
     /// Grown only: what was there is copied, with a warning. Changed otherwise: given up.

@@ -14,12 +14,14 @@ pub(super) const SYSFS: u64 = 0x6265_6572;
 pub(super) const CONFIGFS: u64 = 0x6265_6570;
 pub(super) const CEPH: u64 = 0x00C3_6400;
 
+pub(super) const FUSE: u64 = 0x6573_5546;
+pub(super) const PLAN_9: u64 = 0x0102_1997;
+
 /// What others are called (`linux/magic.h`, and the sources of those that it leaves out).
-const OTHERS: [(u64, &str); 19] = [
+const OTHERS: [(u64, &str); 17] = [
     (BTRFS, "btrfs"),
     (TMPFS, "tmpfs"),
     (0x2FC1_2FC1, "zfs"),
-    (0x6573_5546, "fuse"),
     (0x794C_7630, "overlayfs"),
     (BCACHEFS, "bcachefs"),
     (0xE0F5_E1E2, "erofs"),
@@ -28,7 +30,6 @@ const OTHERS: [(u64, &str); 19] = [
     (0x2011_BAB0, "exfat"),
     (0x7366_746E, "ntfs3"),
     (0x9660, "iso9660"),
-    (0x0102_1997, "9p"),
     (0x8584_58F6, "ramfs"),
     (0x5346_414F, "afs"),
     (0xF15F, "ecryptfs"),
@@ -49,6 +50,8 @@ pub(super) fn name(magic: u64) -> &'static str {
         SYSFS => "sysfs",
         CONFIGFS => "configfs",
         CEPH => "ceph",
+        FUSE => "fuse",
+        PLAN_9 => "9p",
         _ => OTHERS.iter().find(|other| other.0 == magic).map_or("unknown", |other| other.1),
     }
 }
@@ -65,6 +68,11 @@ pub(super) fn has_trusted_map(magic: u64) -> bool {
     matches!(magic, EXT4 | XFS | BTRFS | TMPFS | F2FS | BCACHEFS)
 }
 
+/// Whether it may tell only when a file is closed that something could not be written.
+pub(super) fn tells_at_close(magic: u64) -> bool {
+    matches!(magic, NFS | CIFS | SMB2 | CEPH | FUSE | PLAN_9)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +82,15 @@ mod tests {
         let cases = [(EXT4, "ext4"), (SMB2, "cifs"), (0x9123_683E, "btrfs"), (0, "unknown")];
         for (magic, want) in cases {
             assert_eq!(name(magic), want, "{magic:x}");
+        }
+    }
+
+    #[test]
+    fn those_that_write_at_close_are_known() {
+        let cases =
+            [(NFS, true), (FUSE, true), (PLAN_9, true), (EXT4, false), (0x0102_1994, false)];
+        for (magic, want) in cases {
+            assert_eq!(tells_at_close(magic), want, "{}", name(magic));
         }
     }
 }

@@ -42,7 +42,8 @@ impl Worker<'_> {
         let times = Box::new(status.times());
         let change = ChangeTimes { subject: Subject::Place(place), times };
         self.io.perform(Operation::ChangeTimes(change)).await.map_err(on_target)?;
-        if target.is_operand && self.job.options.durability == Durability::Full {
+        let is_synced = target.is_operand && self.job.options.durability == Durability::Full;
+        if is_synced {
             // Its times are durable with the whole file system only.
             self.sync(&target.directory, SyncReach::FileSystem).await.map_err(on_target)?;
         }
@@ -59,6 +60,9 @@ impl Worker<'_> {
                 ..Copied::new(source, target, kind)
             };
             self.job.observer.on_event(&Event::Copied(&copied));
+            if is_synced {
+                self.tell_done(target, false);
+            }
         }
         Ok(())
     }

@@ -3,10 +3,12 @@
 mod access;
 mod account;
 mod attributes;
+mod batch;
 mod blocks;
 mod data;
 mod directory;
 mod doctor;
+mod durable;
 mod extraneous;
 mod file;
 mod file_system;

@@ -13,7 +13,7 @@ use super::attributes::Known;
 use super::publication::{Decision, Standing, decide};
 use super::route::magic;
 use super::worker::{Labels, Worker};
-use super::{Durability, KeepMode, Publication};
+use super::{KeepMode, Publication};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::LINKS_FOLLOWED_MAX;
@@ -139,7 +139,7 @@ impl Worker<'_> {
     }
 
     /// Gives a file that is complete its name. On failure it is left as it was, under its
-    /// temporary name.
+    /// temporary name; on success that name is another's.
     pub(super) async fn publish(
         &self,
         new: &NewFile,
@@ -157,9 +157,6 @@ impl Worker<'_> {
         self.rename(Place::at(directory, name), to, *replaces)
             .await
             .map_err(|error| error.on(labels.target()))?;
-        if self.job.options.durability == Durability::Full {
-            self.sync_names(directory, &new.file).await.map_err(|e| e.on(labels.target()))?;
-        }
         Ok(if *replaces { Publication::Replaced } else { Publication::New })
     }
 

@@ -88,7 +88,13 @@ impl Worker<'_> {
         let renamed = self.rename_stage(stage).await;
         match renamed {
             Ok(()) => {}
-            Err(error) if error.errno() == Some(Errno::EEXIST) => self.merge_stage(stage).await?,
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                self.merge_stage(stage).await?;
+                if durability == Durability::Full {
+                    // Names were made in directories all over it.
+                    self.sync(directory, SyncReach::FileSystem).await?;
+                }
+            }
             Err(error) => {
                 self.remove_stage(stage).await;
                 return Err(error);

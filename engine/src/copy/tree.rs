@@ -60,7 +60,12 @@ impl Worker<'_> {
         // What the queue has no room for is done here, newest first: the queue stays bounded, and
         // so does this, by one batch of names a level.
         let mut own: Vec<Piece> = Vec::new();
-        while let Some((piece, _unfinished)) = pieces.take().await {
+        loop {
+            // Nobody knows how long the next piece takes to come.
+            if !pieces.is_waiting() {
+                self.finish_batch().await;
+            }
+            let Some((piece, _unfinished)) = pieces.take().await else { return };
             own.push(piece);
             while let Some(piece) = own.pop() {
                 match piece {
@@ -114,12 +119,14 @@ impl Worker<'_> {
                     directory.pending.fetch_add(1, Ordering::Relaxed);
                     Self::offer(Piece::List(Arc::clone(&directory)), pieces, own);
                 }
+                self.finish_batch_elsewhere(&directory).await;
                 for (name, kind) in batch.entries {
                     if self.job.cancellation.is_cancelled() {
                         self.summary.borrow_mut().was_cancelled = true;
                         break;
                     }
                     self.copy_entry(&directory, name, kind, pieces, own).await;
+                    self.finish_full_batch().await;
                 }
             }
             Err(error) => self.fail(&error.on(directory.source_path())),
@@ -219,11 +226,11 @@ impl Worker<'_> {
         self.summary.borrow_mut().excluded += 1;
     }
 
-    async fn copy_regular(
+    pub(super) async fn copy_regular(
         &self,
         directory: &Directory,
         name: &Name,
-        labels: &Entry<'_>,
+        labels: &dyn Labels,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
         // Not waiting: what was a file a moment ago may be a FIFO now.
@@ -250,7 +257,7 @@ impl Worker<'_> {
 
     async fn copy_link(
         &self,
-        directory: &Directory,
+        directory: &Arc<Directory>,
         name: &Name,
         labels: &Entry<'_>,
     ) -> Result<(), Error> {
@@ -261,9 +268,14 @@ impl Worker<'_> {
             is_operand: false,
             heritage: directory.heritage,
         };
-        if !directory.is_staged {
+        let waits = self.will_name_wait(directory).await;
+        if !directory.is_staged && !waits {
             directory.has_open_links.store(true, Ordering::Relaxed);
         }
-        self.copy_symbolic_link(Place::at(&directory.source, name), &target, labels).await
+        self.copy_symbolic_link(Place::at(&directory.source, name), &target, labels).await?;
+        if waits {
+            self.name_waits(directory, name);
+        }
+        Ok(())
     }
 }

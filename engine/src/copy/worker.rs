@@ -3,16 +3,18 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::directory::Directory;
+use super::durable::Batch;
 use super::io::Io;
 use super::throttle::Throttle;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error, ErrorKind};
-use crate::operation::{File, FileSystemStatus, Open, Operation, Place, Read};
-use crate::proactor::{CompletionHandler, Proactor, TaskInitiator};
+use crate::operation::{File, FileSystemStatus, Name, Open, Operation, Place, Read};
+use crate::proactor::{CompletionHandler, Proactor, TaskInitiator, open_files_max};
 use crate::processor::Configuration;
 use crate::units::Moment;
 
@@ -30,6 +32,8 @@ pub(super) struct Job<'a> {
     are_stages_forbidden: AtomicBool,
     /// The rate that all workers keep together, if there is one.
     pub(super) throttle: Option<Arc<Throttle>>,
+    /// Descriptors that files keep open while they wait to be made durable.
+    waiting_descriptors: AtomicUsize,
     /// Pairs of devices between which cloning was refused for good, and the answer.
     unclonable: Mutex<BTreeMap<(u64, u64), Errno>>,
     /// What kind of file system each device has.
@@ -53,6 +57,8 @@ pub(super) struct Worker<'a> {
     /// For small files; kept from one to the next.
     buffer: RefCell<Vec<u8>>,
     pub(super) listing: RefCell<Vec<u8>>,
+    /// Files that wait to be made durable together.
+    pub(super) batch: RefCell<Option<Batch>>,
     pub(super) summary: RefCell<Summary>,
 }
 
@@ -68,6 +74,16 @@ pub(super) struct BlockEngine<'a> {
 pub(super) trait Labels {
     fn source(&self) -> PathBuf;
     fn target(&self) -> PathBuf;
+
+    /// The entry of a tree that it is; none for what the user named.
+    fn entry(&self) -> Option<(Arc<Directory>, Name)> {
+        None
+    }
+
+    /// Whether it may wait for others to be made durable with them.
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 impl<'a> Job<'a> {
@@ -89,6 +105,7 @@ impl<'a> Job<'a> {
             created: has_several_sources.then(Mutex::default),
             are_stages_forbidden: AtomicBool::new(false),
             throttle,
+            waiting_descriptors: AtomicUsize::new(0),
             unclonable: Mutex::default(),
             magics: Mutex::default(),
         }
@@ -105,6 +122,21 @@ impl<'a> Job<'a> {
 
     pub(super) fn are_stages_forbidden(&self) -> bool {
         self.are_stages_forbidden.load(Ordering::Acquire)
+    }
+
+    pub(super) fn hold_descriptors(&self, count: usize) {
+        self.waiting_descriptors.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn release_descriptors(&self, count: usize) {
+        self.waiting_descriptors.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// How many descriptors one batch may hold: half of what the process may have open is for all
+    /// of them together.
+    pub(super) fn spare_descriptors(&self) -> usize {
+        let most = usize::try_from(open_files_max() / 2).unwrap_or(usize::MAX);
+        if self.waiting_descriptors.load(Ordering::Relaxed) >= most { 0 } else { most }
     }
 
     /// Whether files that are made must be remembered.
@@ -167,6 +199,7 @@ impl<'a> Worker<'a> {
             blocks,
             buffer: RefCell::default(),
             listing: RefCell::default(),
+            batch: RefCell::default(),
             summary: RefCell::default(),
         }
     }

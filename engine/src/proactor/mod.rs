@@ -25,6 +25,7 @@ use std::time::Duration;
 use executor::Tasks;
 use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
+pub(crate) use shard::open_files_max;
 pub use shard::{Shards, Unfinished, WorkQueue};
 pub use task::{JoinHandle, TaskInitiator, join_all};
 pub use wait::Perform;

@@ -122,6 +122,11 @@ impl<T> Drop for Unfinished<'_, T> {
     }
 }
 
+/// How many files this process may have open.
+pub(crate) fn open_files_max() -> u64 {
+    sys::open_files_max()
+}
+
 impl Shards {
     /// Runs `work` on every shard until all of them return. While work waits and the cores idle,
     /// shards are added: what they wait for (a cold disk) serves more of them at a time.
