@@ -43,7 +43,7 @@ pub const LARGE_BYTES_MIN: u64 = 16 * MIB;
 /// room, whoever found the piece does it at once.
 pub const TREE_QUEUE_MAX: usize = 64;
 /// Files that a shard may have open, of those that the process may: more are not added for less.
-pub const SHARD_FILES: u64 = 8;
+pub const SHARD_FILES: u64 = 12;
 /// Shards of a tree copy at the most, while they mostly wait for a disk.
 pub const TREE_SHARDS_MAX: usize = 32;
 /// Pieces of a tree that one proactor copies side by side where there is only one.

@@ -10,6 +10,7 @@ mod blocked;
 mod comfort;
 mod differential;
 mod doctor;
+mod durable;
 mod engines;
 mod failures;
 mod fidelity;

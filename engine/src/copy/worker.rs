@@ -132,10 +132,10 @@ impl<'a> Job<'a> {
         self.waiting_descriptors.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// How many descriptors one batch may hold: half of what the process may have open is for all
-    /// of them together.
+    /// How many descriptors one batch may hold: a quarter of what the process may have open is for
+    /// all of them together.
     pub(super) fn spare_descriptors(&self) -> usize {
-        let most = usize::try_from(open_files_max() / 2).unwrap_or(usize::MAX);
+        let most = usize::try_from(open_files_max() / 4).unwrap_or(usize::MAX);
         if self.waiting_descriptors.load(Ordering::Relaxed) >= most { 0 } else { most }
     }
 
