@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::support::{Ran, Scratch, UCP, leftovers, listing, make_odd_tree, run};
+use super::support::{Ran, Scratch, UCP, bytes, leftovers, listing, make_odd_tree, run};
 
 const MIB: usize = 1 << 20;
 const SIZES: [usize; 5] = [0, 1, 4097, MIB + 1, 17 * MIB + 7];
@@ -61,5 +61,28 @@ fn a_blocked_openat2_changes_nothing() {
         let (want, got) = (listing(&place.path("tree")), listing(&place.path("copy")));
         assert!(want == got, "{errno}: the copy differs");
         assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new(), "{errno}");
+    }
+}
+
+#[test]
+fn a_ring_that_breaks_fails_its_file_and_not_the_program() {
+    // From the n-th call on nothing works any more: while the ring is used for the first file. What
+    // came before is what tries the ring out.
+    for call in [8, 12] {
+        let place = Scratch::new();
+        place.write("large", bytes(40 * MIB, 1));
+        place.write("other", bytes(40 * MIB, 2));
+        place.write("small", "text");
+        place.make_directory("to");
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_enter", "-e"]);
+        command.arg(format!("inject=io_uring_enter:error=EFAULT:when={call}+"));
+        command.arg(UCP).args(["--reflink=never", "--direct=on", "large", "small", "other", "to"]);
+        let ran = run(command.current_dir(place.path("")));
+        ran.exits(1).says(&["io_uring_enter failed on to/large", "Bad address"]);
+        ran.says(&["to/other"]).says_lines(2);
+        assert_eq!(place.read("to/small"), b"text");
+        assert!(!place.exists("to/large") && !place.exists("to/other"));
+        assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new(), "{call}");
     }
 }

@@ -461,7 +461,8 @@ impl Worker<'_> {
         let work = (geometry, pipeline, zero_unit);
         let copy = BlockCopy::new(work, files, pool, progress, cancellation)
             .with_throttle(self.job.throttle.clone());
-        let (copy, outcome) = self.run_blocks(copy).await;
+        let ran = self.run_blocks(copy).await;
+        let (copy, outcome) = ran.map_err(|error| error.on(labels.target()))?;
         let (failed_side, left_out) = (copy.failed_side, copy.left_out);
         drop(copy);
         tasks.release_files();

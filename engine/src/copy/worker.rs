@@ -279,15 +279,15 @@ impl<'a> Worker<'a> {
         Ok(self.blocks.pool.get_or_init(|| pool).clone())
     }
 
-    /// Runs a handler on what moves blocks.
+    /// Runs a handler on what moves blocks; fails if that is broken for good.
     pub(super) async fn run_blocks<H: CompletionHandler + 'static>(
         &self,
         handler: H,
-    ) -> (H, Result<(), Error>) {
+    ) -> Result<(H, Result<(), Error>), Error> {
         match self.blocks.proactor.get() {
             // This worker has nothing else in flight: its thread may wait here.
-            Some(proactor) => proactor.run(handler),
-            None => self.io.tasks.run(handler).await,
+            Some(proactor) => proactor.try_run(handler),
+            None => Ok(self.io.tasks.run(handler).await),
         }
     }
 }

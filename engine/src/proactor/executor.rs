@@ -63,6 +63,13 @@ const BATCH: usize = 64;
 
 impl Core {
     pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.try_block_on(future).unwrap_or_else(|error| {
+            panic!("the processor is broken for good: {error} ({})", error.reason())
+        })
+    }
+
+    /// The same; a processor that is broken for good ends the future, and not the program.
+    pub(super) fn try_block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
         let _running = self.tasks.enter();
         let mut future = pin!(future);
         let main = Waker::from(Arc::clone(&self.tasks.main));
@@ -71,14 +78,12 @@ impl Core {
             if is_main_ready {
                 self.tasks.main.begin_poll();
                 if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&main)) {
-                    return output;
+                    return Ok(output);
                 }
             }
             is_main_ready = self.run_ready_tasks();
             if self.has_in_flight() {
-                self.turn(!is_main_ready, None).unwrap_or_else(|error| {
-                    panic!("the processor is broken for good: {error} ({})", error.reason())
-                });
+                self.turn(!is_main_ready, None)?;
             } else if !is_main_ready && self.tasks.ready.is_empty() {
                 self.wake_for_room();
                 self.sleep();

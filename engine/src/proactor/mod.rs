@@ -115,6 +115,23 @@ impl Proactor {
         self.block_on(self.initiator().run(handler))
     }
 
+    /// Runs one handler as [`Proactor::run`] does, for those who can go on without this proactor.
+    ///
+    /// # Errors
+    ///
+    /// If the processor is broken for good: then the handler is gone, and the proactor of no more
+    /// use. What the handler itself fails with comes back with it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Proactor::block_on`], but for a processor that is broken.
+    pub fn try_run<H: CompletionHandler + 'static>(
+        &self,
+        handler: H,
+    ) -> Result<(H, Result<(), Error>), Error> {
+        self.core.try_block_on(self.initiator().run(handler))
+    }
+
     /// Runs the tasks that can go on, and dispatches what has completed. If there is neither, waits
     /// up to `patience` for something that is in flight. For programs that have a loop of their
     /// own.
