@@ -69,8 +69,10 @@ fn compare_with_cp(scratch: &Scratch) {
             run(cp.current_dir(scratch.path(""))).exits(0);
             let (want, room) =
                 (data_map(&scratch.path("by cp")), allocated_bytes(&scratch.path("by cp")));
-            for path in PATHS {
-                let words = [&[sparse, "--reflink=never", name, "copy"], path].concat();
+            // Without holes, a file takes the ways that every file takes.
+            let paths = if sparse == "--sparse=never" { &PATHS[..1] } else { &PATHS[..] };
+            for path in paths {
+                let words = [&[sparse, "--reflink=never", name, "copy"], *path].concat();
                 scratch.ucp(&words).succeeds_silently();
                 assert_equal(&scratch.path(name), &scratch.path("copy"));
                 assert_eq!(data_map(&scratch.path("copy")), want, "{words:?}");

@@ -16,6 +16,7 @@ mod failures;
 mod fidelity;
 mod help;
 mod holes;
+mod images;
 mod json;
 mod kill;
 mod kill_everywhere;

@@ -37,6 +37,7 @@ const PURE: &[&str] = &[
     "copy/reread.rs",
     "copy/route.rs",
     "copy/segments.rs",
+    "copy/signature.rs",
     "copy/throttle.rs",
     "copy/zeros.rs",
     "digest/",

@@ -1,7 +1,11 @@
 //! What is promised about targets.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use ucp_engine::copy;
+
+use super::path;
 
 /// What is promised about targets.
 #[derive(Args, Debug)]
@@ -18,6 +22,9 @@ pub(crate) struct Safety {
     /// Whether a new directory is made aside and appears whole, or its files as they come
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) stage: Stage,
+    /// Write over this block device, even if it is in use or holds something: repeat TARGET's name
+    #[arg(long, value_name = "DEVICE", value_parser = path())]
+    pub(crate) destroy_data: Vec<PathBuf>,
     /// Give up all files but the sources and the target's place before anything is done (Landlock)
     #[arg(long)]
     pub(crate) sandbox: bool,
@@ -45,6 +52,7 @@ impl Safety {
             Durable::Full => copy::Durability::Full,
         };
         options.in_place = self.in_place;
+        options.destroy_data.clone_from(&self.destroy_data);
         options.stage = match self.stage {
             Stage::Auto => copy::Stage::Auto,
             Stage::Never => copy::Stage::Never,

@@ -78,6 +78,8 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     arguments.data.apply(&mut options);
     arguments.speed.apply(&mut options);
     options.in_place |= arguments.is_called_as_cp;
+    // cp writes to any device that it may write to.
+    options.protect_devices = !arguments.is_called_as_cp;
     Ok(options)
 }
 

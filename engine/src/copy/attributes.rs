@@ -317,7 +317,7 @@ impl Worker<'_> {
         new: &NewFile,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        if new.is_stream() {
+        if new.is_stream() || new.device_block_bytes().is_some() {
             return Ok(());
         }
         if self.is_passing(status) {
@@ -337,7 +337,12 @@ impl Worker<'_> {
     }
 
     fn file_policy(&self, source: &FileStatus) -> KeepMode {
-        if self.is_passing(source) { KeepMode::Fresh } else { self.job.options.preserve.mode }
+        match (self.is_passing(source), source.kind) {
+            // An image is for those who may read the disk.
+            (true, FileKind::BlockDevice) => KeepMode::Cut,
+            (true, _) => KeepMode::Fresh,
+            (false, _) => self.job.options.preserve.mode,
+        }
     }
 
     /// Tells what could not be kept, as loud as it matters; fails only if the copy was cancelled.

@@ -74,8 +74,8 @@ impl Worker<'_> {
             return Ok(Moved { path, reason, fell_back, bytes: size, hole_bytes: 0 });
         }
         // What has no size is read to its end: pipes, and most of /proc.
-        if status.kind != FileKind::Regular || size == 0 || self.is_attribute(source, status).await
-        {
+        let has_size = matches!(status.kind, FileKind::Regular | FileKind::BlockDevice);
+        if !has_size || size == 0 || self.is_attribute(source, status).await {
             let bytes = self.move_stream(source, status, new, labels).await?;
             let is_empty = size == 0 && bytes == 0;
             let (path, reason) = match (is_empty, status.kind) {
@@ -149,9 +149,10 @@ impl Worker<'_> {
         self.make_hole(new, size, labels).await?;
         let target = self.io.status_of(&new.file).await.map_err(|e| e.on(labels.target()))?;
         let unit = zero_unit(&target, geometry.block_bytes, 1);
-        let mut sparse = SparseSource::new(plan, size, 1);
+        let alignment = new.device_block_bytes().unwrap_or(1);
+        let mut sparse = SparseSource::new(plan, size, alignment);
         let mut written = 0;
-        while let Some(part) = self.next_part(source, &mut sparse, labels).await? {
+        while let Some(part) = self.next_part(source, &mut sparse, new, labels).await? {
             let data = part.data_bytes();
             let pipeline = Pipeline::of_segments(geometry, part.segments);
             let unit = part.finds_zeros.then_some(unit);
@@ -359,6 +360,11 @@ impl Worker<'_> {
         let cached_permille = self.cached_permille(source, size, data_bytes).await;
         let facts = Facts { source: ends.0, target: ends.1, cached_permille };
         let mut route = choose(&self.job.options, &facts);
+        if new.device_block_bytes().is_some() && Pipeline::is_padded_by(size, route.write_alignment)
+        {
+            // Padding would fall on bytes behind the image, which nothing can cut off again.
+            route = route.with_write_refused();
+        }
         if route.preallocate && !new.is_in_place() && !plan.makes_holes() {
             let whole = Segment { start: 0, end: size };
             self.preallocate(target, AllocateMode::Extend, whole, labels).await?;
@@ -415,9 +421,10 @@ impl Worker<'_> {
         let size = geometry.size_bytes;
         self.make_hole(new, size, labels).await?;
         let alignment = geometry.read_alignment.max(geometry.write_alignment);
+        let alignment = alignment.max(new.device_block_bytes().unwrap_or(1));
         let mut sparse = SparseSource::new(plan, size, alignment);
         let mut written = 0;
-        while let Some(part) = self.next_part(source, &mut sparse, labels).await? {
+        while let Some(part) = self.next_part(source, &mut sparse, new, labels).await? {
             if preallocates && !part.finds_zeros {
                 self.preallocate_segments(&new.file, &part.segments, labels).await?;
             }
@@ -473,8 +480,12 @@ impl Worker<'_> {
     }
 
     async fn end(&self, status: &FileStatus, file: &File) -> End {
+        let magic = match status.kind {
+            FileKind::BlockDevice => magic::BLOCK_DEVICE,
+            _ => self.magic(status.device, file).await,
+        };
         End {
-            magic: self.magic(status.device, file).await,
+            magic,
             direct_alignment: status.direct_memory_alignment.max(status.direct_offset_alignment),
         }
     }

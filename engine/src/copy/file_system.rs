@@ -13,6 +13,8 @@ pub(super) const PROC: u64 = 0x9FA0;
 pub(super) const SYSFS: u64 = 0x6265_6572;
 pub(super) const CONFIGFS: u64 = 0x6265_6570;
 pub(super) const CEPH: u64 = 0x00C3_6400;
+/// No file system: a block device itself. The kernel's numbers have 32 bits.
+pub(super) const BLOCK_DEVICE: u64 = 1 << 32;
 
 pub(super) const FUSE: u64 = 0x6573_5546;
 pub(super) const PLAN_9: u64 = 0x0102_1997;
@@ -52,6 +54,7 @@ pub(super) fn name(magic: u64) -> &'static str {
         CEPH => "ceph",
         FUSE => "fuse",
         PLAN_9 => "9p",
+        BLOCK_DEVICE => "a block device",
         _ => OTHERS.iter().find(|other| other.0 == magic).map_or("unknown", |other| other.1),
     }
 }
@@ -59,7 +62,7 @@ pub(super) fn name(magic: u64) -> &'static str {
 /// Whether direct I/O there is what it says, and faster for large files. btrfs makes checksums of
 /// what it writes and falls back to the page cache by itself.
 pub(super) fn has_real_direct(magic: u64) -> bool {
-    matches!(magic, EXT4 | XFS | F2FS)
+    matches!(magic, EXT4 | XFS | F2FS | BLOCK_DEVICE)
 }
 
 /// Whether what it says about holes has been right for long: of others, dirty data that was called

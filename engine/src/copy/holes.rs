@@ -18,6 +18,8 @@ pub(super) struct HolePlan {
     pub(super) follows_map: bool,
     /// What was read and is only zeros is not written.
     pub(super) finds_zeros: bool,
+    /// Where the target gets no hole, zeros are put there: it is a device, with old bytes.
+    pub(super) writes_zeros: bool,
 }
 
 /// A file whose map says that all of it is a hole is read anyway up to this size: a file system
@@ -26,15 +28,16 @@ pub(super) const ALL_HOLE_READ_BYTES_MAX: u64 = 64 << 20;
 
 impl HolePlan {
     /// Everything is written.
-    pub(super) const DENSE: Self = Self { follows_map: false, finds_zeros: false };
+    pub(super) const DENSE: Self =
+        Self { follows_map: false, finds_zeros: false, writes_zeros: false };
 
     /// What is done about a file. `is_trusted` is asked for only where it matters.
     pub(super) fn choose(holes: Holes, is_sparse: bool, is_trusted: bool) -> Self {
         let follows_map = is_sparse && is_trusted;
         match holes {
             Holes::Never => Self::DENSE,
-            Holes::Always => Self { follows_map, finds_zeros: true },
-            Holes::Auto => Self { follows_map, finds_zeros: is_sparse },
+            Holes::Always => Self { follows_map, finds_zeros: true, writes_zeros: false },
+            Holes::Auto => Self { follows_map, finds_zeros: is_sparse, writes_zeros: false },
         }
     }
 
@@ -70,7 +73,7 @@ mod tests {
         ];
         for (holes, is_sparse, is_trusted, follows_map, finds_zeros) in cases {
             let plan = HolePlan::choose(holes, is_sparse, is_trusted);
-            let want = HolePlan { follows_map, finds_zeros };
+            let want = HolePlan { follows_map, finds_zeros, writes_zeros: false };
             assert_eq!(plan, want, "{holes:?}, sparse {is_sparse}, trusted {is_trusted}");
             assert_eq!(plan.makes_holes(), plan != HolePlan::DENSE);
         }

@@ -97,6 +97,7 @@ impl Worker<'_> {
                 let open = Open::new(source_place, libc::O_RDONLY);
                 let file = self.io.open(open).await.map_err(on_source)?;
                 let status = self.io.status_of(&file).await.map_err(on_source)?;
+                let status = self.with_device_size(&file, status).await.map_err(on_source)?;
                 self.copy_file(&file, &status, &target, &labels).await?;
                 Ok(Outcome::Done)
             }

@@ -231,7 +231,12 @@ impl Pipeline {
 
     /// Whether the last write goes behind the end of the file, so that it must be cut off.
     pub(super) fn is_padded(geometry: &Geometry) -> bool {
-        !geometry.size_bytes.is_multiple_of(u64::from(geometry.write_alignment))
+        Self::is_padded_by(geometry.size_bytes, geometry.write_alignment)
+    }
+
+    /// The same, of a file of this size and writes of this alignment.
+    pub(super) fn is_padded_by(size_bytes: u64, write_alignment: u32) -> bool {
+        !size_bytes.is_multiple_of(u64::from(write_alignment))
     }
 
     fn read(&mut self, block: u32, chunk: Chunk) -> Step {

@@ -48,8 +48,18 @@ pub(super) struct NewFile {
 #[derive(Debug)]
 pub(super) enum Made {
     Staged,
-    Temporary { name: Name, replaces: bool },
-    InPlace { reason: &'static str, is_stream: bool },
+    Temporary {
+        name: Name,
+        replaces: bool,
+    },
+    InPlace {
+        reason: &'static str,
+        is_stream: bool,
+    },
+    /// A block device, which is written over in blocks of this size.
+    Device {
+        block_bytes: u32,
+    },
 }
 
 impl NewFile {
@@ -69,7 +79,15 @@ impl NewFile {
 
     /// Whether it was there before, with a mode, an owner and readers of its own.
     pub(super) fn is_in_place(&self) -> bool {
-        matches!(self.made, Made::InPlace { .. })
+        matches!(self.made, Made::InPlace { .. } | Made::Device { .. })
+    }
+
+    /// What a block device reads and writes whole; none if it is not one.
+    pub(super) fn device_block_bytes(&self) -> Option<u32> {
+        match self.made {
+            Made::Device { block_bytes } => Some(block_bytes),
+            _ => None,
+        }
     }
 }
 
@@ -100,6 +118,10 @@ impl Worker<'_> {
             let status = status.map_err(|error| error.on(labels.target()))?;
             if let Some(status) = &status {
                 self.check_overwrite(source, status, labels)?;
+            }
+            let device = self.open_device(&target, source, status.as_ref(), labels).await?;
+            if let Some(device) = device {
+                return Ok(device);
             }
             let standing = self.standing(&target, status.as_ref()).await;
             let result = match decide(standing, &self.job.options, target.is_operand) {
@@ -148,6 +170,7 @@ impl Worker<'_> {
         let Made::Temporary { name, replaces } = &new.made else {
             return Ok(match new.made {
                 Made::InPlace { reason, .. } => Publication::InPlace(reason),
+                Made::Device { .. } => Publication::InPlace("a block device"),
                 _ => Publication::Staged,
             });
         };
@@ -182,7 +205,7 @@ impl Worker<'_> {
         let name = match &new.made {
             Made::Staged => &new.target.name,
             Made::Temporary { name, .. } => name,
-            Made::InPlace { .. } => return,
+            Made::InPlace { .. } | Made::Device { .. } => return,
         };
         // The descriptor keeps the lock until the name is gone.
         let is_gone = self.io.remove(&new.target.directory, name, false).await;

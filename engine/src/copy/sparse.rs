@@ -9,7 +9,9 @@ use super::segments::{Answer, Look, Segment, Segments};
 use super::worker::{Labels, Worker};
 use crate::error::{Errno, Error};
 use crate::limits::SEGMENTS_MAX;
-use crate::operation::{AllocateMode, File, FileStatus, Operation, Seek, SeekTarget, Truncate};
+use crate::operation::{
+    AllocateMode, File, FileKind, FileStatus, Operation, Seek, SeekTarget, Truncate,
+};
 
 /// The data of a file that is copied with holes, found part by part: a file may have more segments
 /// than are to be remembered at a time.
@@ -27,6 +29,8 @@ pub(super) struct SparseSource {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) segments: Vec<Segment>,
+    /// The bytes of the file that it is about: what is not in a segment is a hole.
+    pub(super) covers: Segment,
     /// Whether zeros in it become holes.
     pub(super) finds_zeros: bool,
 }
@@ -56,9 +60,12 @@ impl Worker<'_> {
         if new.is_stream() || holes == Holes::Never {
             return HolePlan::DENSE;
         }
-        let is_sparse = is_sparse(status.size_bytes, status.blocks_512);
+        // A device has no map, and takes no room on the file system that its name is on.
+        let is_regular = status.kind == FileKind::Regular;
+        let is_sparse = is_regular && is_sparse(status.size_bytes, status.blocks_512);
         let is_trusted = is_sparse && has_trusted_map(self.magic(status.device, source).await);
-        HolePlan::choose(holes, is_sparse, is_trusted)
+        let plan = HolePlan::choose(holes, is_sparse, is_trusted);
+        self.plan_device_holes(plan, new, status.size_bytes).await
     }
 
     /// Makes a target one single hole as long as the source.
@@ -72,6 +79,9 @@ impl Worker<'_> {
         size_bytes: u64,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        if new.device_block_bytes().is_some() {
+            return Ok(());
+        }
         let lengths: &[u64] = if new.is_in_place() { &[0, size_bytes] } else { &[size_bytes] };
         for length_bytes in lengths {
             let truncate = Truncate { file: new.file.clone(), length_bytes: *length_bytes };
@@ -86,6 +96,7 @@ impl Worker<'_> {
         &self,
         file: &File,
         source: &mut SparseSource,
+        new: &NewFile,
         labels: &dyn Labels,
     ) -> Result<Option<Part>, Error> {
         if source.is_ended {
@@ -103,7 +114,7 @@ impl Worker<'_> {
             }
             if source.segments.is_all_hole() && source.size_bytes <= ALL_HOLE_READ_BYTES_MAX {
                 found.push(whole);
-                finds_zeros = true;
+                finds_zeros = !source.plan.writes_zeros;
             }
         } else {
             found.push(whole);
@@ -111,8 +122,14 @@ impl Worker<'_> {
         source.is_ended = !source.plan.follows_map || source.segments.look().is_none();
         let end = found.last().map_or(source.reached, |last| last.end);
         let end = if source.is_ended { source.size_bytes } else { end };
-        let part = Part { segments: found, finds_zeros };
-        self.job.progress.add_bytes(end - source.reached - part.data_bytes());
+        let covers = Segment { start: source.reached, end };
+        let mut part = Part { segments: found, covers, finds_zeros };
+        match new.device_block_bytes() {
+            Some(block_bytes) if source.plan.writes_zeros => {
+                self.zero_gaps(&new.file, block_bytes, &mut part, labels).await?;
+            }
+            _ => self.job.progress.add_bytes(covers.length() - part.data_bytes()),
+        }
         source.reached = end;
         Ok(Some(part))
     }

@@ -105,8 +105,12 @@ pub enum AllocateMode {
     Extend,
     /// Reserves room and leaves the length as it is.
     KeepSize,
-    /// Gives the room of the range back: it reads as zeros.
+    /// Gives the room of the range back: it reads as zeros. Of a block device: if the device can
+    /// (`EOPNOTSUPP`).
     PunchHole,
+    /// Makes the range read as zeros and keeps its room. Of a block device: the kernel writes zeros
+    /// where the device can't do it by itself.
+    ZeroRange,
 }
 
 /// Makes a file this long: shorter, or longer by a hole.
@@ -226,6 +230,7 @@ impl AllocateMode {
             Self::Extend => 0,
             Self::KeepSize => libc::FALLOC_FL_KEEP_SIZE,
             Self::PunchHole => libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE,
+            Self::ZeroRange => libc::FALLOC_FL_ZERO_RANGE | libc::FALLOC_FL_KEEP_SIZE,
         }
     }
 }

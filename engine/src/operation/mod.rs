@@ -10,6 +10,7 @@ mod attribute;
 mod chain;
 mod completion;
 mod data;
+mod device;
 mod entries;
 mod handle;
 mod name;
@@ -21,6 +22,7 @@ pub use attribute::*;
 pub use chain::Chain;
 pub use completion::*;
 pub use data::*;
+pub use device::DeviceStatus;
 pub(crate) use entries::push_entry;
 pub use entries::{DirectoryEntry, directory_entries};
 pub(crate) use handle::{Descriptor, ProcessorIdentity, Released};
@@ -70,6 +72,7 @@ pub enum Operation {
 
     Statx(Statx),
     FileSystemStatus(FileSystemStatus),
+    DeviceStatus(DeviceStatus),
     ChangeOwner(ChangeOwner),
     ChangeMode(ChangeMode),
     ChangeTimes(ChangeTimes),
@@ -95,7 +98,7 @@ operations! {
     Read Write ReadVectored WriteVectored Sync Allocate Truncate Seek CloneFile CopyRange Advise
     CacheStatus SetDirect Lock
     Open Close Flush Rename Unlink MakeDirectory SymbolicLink Link ReadLink MakeNode ListDirectory
-    Statx FileSystemStatus ChangeOwner ChangeMode ChangeTimes GetAttribute SetAttribute
+    Statx FileSystemStatus DeviceStatus ChangeOwner ChangeMode ChangeTimes GetAttribute SetAttribute
     RemoveAttribute ListAttributes
 }
 
@@ -140,6 +143,7 @@ impl Operation {
             Self::ListDirectory(_) => "list directory",
             Self::Statx(_) => "status",
             Self::FileSystemStatus(_) => "file system status",
+            Self::DeviceStatus(_) => "device status",
             Self::ChangeOwner(_) => "change owner",
             Self::ChangeMode(_) => "change mode",
             Self::ChangeTimes(_) => "change times",

@@ -9,7 +9,7 @@ use super::*;
 use crate::buffer::Buffer;
 use crate::error::Errno;
 use crate::limits::RETRIES_MAX;
-use crate::sys::file as call;
+use crate::sys::{device, file as call};
 
 /// Performs `operation` and returns what its completion event would carry. What it brings (a file,
 /// a status, an offset) is put into it.
@@ -120,6 +120,10 @@ fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
         }
         Operation::FileSystemStatus(status) => {
             (status.magic, status.available_bytes) = call::file_system_status(status.file.fd()?)?;
+            Ok(0)
+        }
+        Operation::DeviceStatus(status) => {
+            (status.size_bytes, status.block_bytes) = device::device_status(status.file.fd()?)?;
             Ok(0)
         }
         Operation::ChangeOwner(change) => match &change.subject {

@@ -312,7 +312,7 @@ fn reaches() -> [SyncReach; 3] {
 
 #[test]
 fn room() {
-    let cases: [Case; 11] = [
+    let cases: [Case; 14] = [
         (
             "reserving makes a file longer",
             |it| {
@@ -337,6 +337,31 @@ fn room() {
                 told([allocate(it, &file, AllocateMode::PunchHole, 1, 3), it.read(&file, 0, 9)])
             },
             r"0, 5 h\x00\x00\x00o....",
+        ),
+        (
+            "a range becomes zeros and keeps its room",
+            |it| {
+                let file = it.file("a", b"hello");
+                told([allocate(it, &file, AllocateMode::ZeroRange, 1, 3), it.read(&file, 0, 9)])
+            },
+            r"0, 5 h\x00\x00\x00o....",
+        ),
+        (
+            "zeros behind the end keep the length",
+            |it| {
+                let file = it.file("a", b"hello");
+                let told_result = allocate(it, &file, AllocateMode::ZeroRange, 4, 4096);
+                told([told_result, it.size("a").to_string(), it.read(&file, 0, 9)])
+            },
+            r"0, 5, 5 hell\x00....",
+        ),
+        (
+            "a file is no device",
+            |it| {
+                let file = it.file("a", b"hello");
+                it.tell(DeviceStatus { file, size_bytes: 0, block_bytes: 0 })
+            },
+            "ENOTTY",
         ),
         (
             "reserving nothing is refused",

@@ -8,6 +8,8 @@ mod safety;
 mod selection;
 mod what;
 
+use std::path::PathBuf;
+
 pub use attributes::*;
 pub use data::*;
 pub use safety::*;
@@ -23,6 +25,10 @@ pub struct Options {
     pub reflink: Reflink,
     /// Which holes targets get.
     pub holes: Holes,
+    /// Whether a block device is written over only if nobody uses it and it looks empty.
+    pub protect_devices: bool,
+    /// The block devices that may be written over in any case, by the names of their targets.
+    pub destroy_data: Vec<PathBuf>,
     /// How a block's read and write follow each other.
     pub pipeline: PipelineMode,
     /// What becomes of FIFOs, sockets and devices.
@@ -57,6 +63,8 @@ impl Default for Options {
             direct: Direct::default(),
             reflink: Reflink::default(),
             holes: Holes::default(),
+            protect_devices: true,
+            destroy_data: Vec::new(),
             pipeline: PipelineMode::default(),
             specials: Specials::default(),
             preserve: Preserve::default(),

@@ -193,7 +193,7 @@ impl Content {
     }
 
     /// Sets what pages there are in a range to zeros.
-    fn zero(&mut self, offset: u64, length: u64) {
+    pub(super) fn zero(&mut self, offset: u64, length: u64) {
         let numbers = offset / PAGE_BYTES..(offset + length).div_ceil(PAGE_BYTES);
         for (number, page) in self.pages.range_mut(numbers) {
             let start = number * PAGE_BYTES;

@@ -334,6 +334,10 @@ impl World {
             AllocateMode::Extend => content.allocate(offset, length, true, room)?,
             AllocateMode::KeepSize => content.allocate(offset, length, false, room)?,
             AllocateMode::PunchHole => content.punch(offset, length, room),
+            AllocateMode::ZeroRange => {
+                content.allocate(offset, length, false, room)?;
+                content.zero(offset, length);
+            }
         }
         self.changed_content(number);
         Ok(0)

@@ -179,6 +179,7 @@ operation_kinds! {
     Timeout, LinkTimeout, Read, Write, ReadVectored, WriteVectored, Sync, Allocate, Truncate, Seek,
     CloneFile, CopyRange, Advise, CacheStatus, SetDirect, Lock, Open, Close, Flush, Rename, Unlink,
     MakeDirectory, SymbolicLink, Link, ReadLink, MakeNode, ListDirectory, Statx, FileSystemStatus,
+    DeviceStatus,
     ChangeOwner, ChangeMode, ChangeTimes, GetAttribute, SetAttribute, RemoveAttribute,
     ListAttributes,
 }

@@ -189,6 +189,11 @@ pub(super) fn perform(
             (status.magic, status.available_bytes) = answer;
             Ok(0)
         }
+        // Nothing here is a block device that could be opened.
+        Operation::DeviceStatus(status) => {
+            world.file(of_file(&status.file)?)?;
+            Err(Errno::ENOTTY)
+        }
         Operation::ChangeOwner(change) => {
             world.change_owner(subject(&change.subject)?, change.owner, change.group)
         }
