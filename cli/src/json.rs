@@ -23,6 +23,24 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
             let (source, source_base64) = name(source);
             line(&SkippedLine { event: "skipped", source, source_base64, reason })
         }
+        copy::Event::WouldCopy(copied) => {
+            let (source, source_base64) = name(copied.source);
+            let (target, target_base64) = name(copied.target);
+            line(&WouldCopyLine {
+                event: "would-copy",
+                source,
+                source_base64,
+                target,
+                target_base64,
+                kind: copied.kind.name(),
+                bytes: copied.bytes,
+                publication: copied.publication.name(),
+            })
+        }
+        copy::Event::WouldDelete { path, kind } => {
+            let (path, path_base64) = name(path);
+            line(&DeletedLine { event: "would-delete", path, path_base64, kind: kind.name() })
+        }
         copy::Event::Deleted { path, kind } => {
             let (path, path_base64) = name(path);
             line(&DeletedLine { event: "deleted", path, path_base64, kind: kind.name() })
@@ -57,6 +75,7 @@ pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitSta
     let interrupted_by = signal.filter(|_| summary.was_cancelled).map(Signal::as_str);
     line(&SummaryLine {
         event: "summary",
+        dry_run: summary.is_dry_run,
         files,
         directories,
         links,
@@ -132,6 +151,22 @@ struct SkippedLine<'a> {
 }
 
 #[derive(Serialize)]
+struct WouldCopyLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
+    kind: &'static str,
+    bytes: u64,
+    publication: &'static str,
+}
+
+#[derive(Serialize)]
 struct DeletedLine<'a> {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,6 +207,7 @@ pub(crate) struct NamedPath<'a> {
 #[derive(Serialize)]
 struct SummaryLine<'a> {
     event: &'static str,
+    dry_run: bool,
     files: u64,
     directories: u64,
     links: u64,

@@ -96,11 +96,12 @@ impl Report {
         }
         let is_asked_for = match self.verbosity {
             Verbosity::Quiet => false,
-            Verbosity::Normal => io::stderr().is_terminal(),
+            Verbosity::Normal => summary.is_dry_run || io::stderr().is_terminal(),
             Verbosity::Verbose => true,
         };
         if is_asked_for {
-            self.complain(&last_line(summary));
+            let dry = if summary.is_dry_run { "dry run: " } else { "" };
+            self.complain(&format!("{dry}{}", last_line(summary)));
         }
     }
 
@@ -122,6 +123,9 @@ impl Report {
     fn list(&self, event: &Event<'_>) {
         let line = match (self.listing, event) {
             (Listing::Json, event) => json::event(event),
+            (_, Event::WouldCopy(_) | Event::WouldDelete { .. }) => {
+                rehearsed_line(event).filter(|_| self.verbosity != Verbosity::Quiet)
+            }
             (Listing::Names, Event::Copied(copied)) => {
                 // As in cp: a directory that was there is only entered.
                 let is_told = copied.publication != Publication::Existing;
@@ -239,6 +243,31 @@ fn failure_line(error: &Error) -> String {
 
 fn copied_line(source: &Path, target: &Path) -> String {
     format!("{} -> {}", quote::always(source), quote::always(target))
+}
+
+/// What a dry run says would be done.
+fn rehearsed_line(event: &Event<'_>) -> Option<String> {
+    match event {
+        Event::WouldDelete { path, kind } => {
+            let what = if *kind == EntryKind::Directory { "directory " } else { "" };
+            Some(format!("would delete {what}{}", quote::always(path)))
+        }
+        Event::WouldCopy(copied) => {
+            let verb = match (copied.kind, copied.publication) {
+                (EntryKind::Directory, _) => "make directory",
+                (_, Publication::Replaced) => "replace",
+                (_, Publication::InPlace(_)) => "write in place",
+                (EntryKind::SymbolicLink, _) => "copy link",
+                _ => "copy",
+            };
+            let line = format!("would {verb} {}", copied_line(copied.source, copied.target));
+            Some(match copied.kind {
+                EntryKind::File => format!("{line} ({})", count(copied.bytes, "byte")),
+                _ => line,
+            })
+        }
+        _ => None,
+    }
 }
 
 /// As `rm -v` says it.

@@ -26,6 +26,7 @@ mod operands;
 mod output;
 mod publication;
 mod reflink;
+mod rehearsal;
 mod sandbox;
 mod selection;
 mod signals;

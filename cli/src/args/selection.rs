@@ -26,6 +26,9 @@ pub(crate) struct Selection {
     /// excluded names stay, and if anything failed, everything does
     #[arg(long)]
     delete: bool,
+    /// Say what would be copied, replaced and deleted, and touch nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Move at most so many bytes in a second, on the whole, as 500K or 10M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     limit_rate: Option<NonZero<u64>>,
@@ -79,6 +82,7 @@ impl Selection {
     pub(crate) fn apply(&self, options: &mut copy::Options) -> Result<(), String> {
         options.selection.filter = self.filter()?;
         options.selection.delete = self.delete;
+        options.selection.dry_run = self.dry_run;
         options.selection.bytes_per_second_max = self.limit_rate;
         Ok(())
     }

@@ -44,6 +44,15 @@ pub enum Event<'a> {
         /// What.
         warning: &'a str,
     },
+    /// In a dry run: this would be copied, made or linked. Of it is known what the source tells.
+    WouldCopy(&'a Copied<'a>),
+    /// In a dry run: this would be deleted from the target.
+    WouldDelete {
+        /// Which.
+        path: &'a Path,
+        /// What it is.
+        kind: EntryKind,
+    },
     /// A name was deleted from the target, because the source does not have it.
     Deleted {
         /// Which.
@@ -238,6 +247,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Files left out.
     pub skipped: u64,
+    /// Whether nothing was done, and the counts are those of what would be.
+    pub is_dry_run: bool,
     /// Names deleted from the target, because the source does not have them.
     pub deleted: u64,
     /// Names that the user wanted left out; of an excluded directory only its own.

@@ -68,7 +68,7 @@ impl Worker<'_> {
         let open = Open::new(Place::at(&parent.source, name), libc::O_RDONLY | libc::O_DIRECTORY);
         let is_followed = self.job.options.links == FollowLinks::Always;
         let open = if is_followed { open } else { open.confined() };
-        let source = self.io.open(open).await.map_err(on_source)?;
+        let source = self.open_to_list(open).await.map_err(on_source)?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         if is_followed {
             parent.check_no_loop(&status).map_err(on_source)?;
@@ -79,6 +79,10 @@ impl Worker<'_> {
             .open_or_make(&parent.target, name, &status, is_staged)
             .await
             .map_err(|error| error.on(labels.target()))?;
+        let is_imagined = self.is_rehearsal() && made_with.is_some();
+        if is_imagined {
+            self.tell_rehearsed_directory(is_staged, &labels);
+        }
         let target_status = self.io.status_of(&target).await;
         let target_status = target_status.map_err(|error| error.on(labels.target()))?;
         let heritage = match made_with {
@@ -95,7 +99,7 @@ impl Worker<'_> {
             target_status,
             heritage,
             made_with,
-            is_staged: is_staged || stage.is_some(),
+            is_staged: is_staged || stage.is_some() || is_imagined,
             stage,
             above: None,
             is_name_durable: AtomicBool::new(false),
@@ -113,6 +117,9 @@ impl Worker<'_> {
         source: &FileStatus,
         is_staged: bool,
     ) -> Result<(File, Option<u32>, Option<Stage>), Error> {
+        if self.is_rehearsal() {
+            return self.rehearse_directory(parent, name, source, is_staged).await;
+        }
         if !is_staged {
             let place = Place::at(parent, name);
             if let Some(status) = self.io.status_at(place.clone(), false).await? {
@@ -151,7 +158,7 @@ impl Worker<'_> {
     /// Opens a directory in another, through no link.
     pub(super) async fn open_below(&self, parent: &File, name: &Name) -> Result<File, Error> {
         let open = Open::new(Place::at(parent, name), libc::O_RDONLY | libc::O_DIRECTORY);
-        self.io.open(open.confined()).await
+        self.open_to_list(open.confined()).await
     }
 
     /// Opens a directory that was there, through no link: for names in it only, where it may not be
@@ -188,6 +195,10 @@ impl Worker<'_> {
             if let Some(stage) = &directory.stage {
                 self.remove_stage(stage).await;
             }
+            return Ok(());
+        }
+        if self.is_rehearsal() {
+            self.summary.borrow_mut().directories += 1;
             return Ok(());
         }
         if let Err(error) = self.finish_attributes(directory).await {

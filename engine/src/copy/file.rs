@@ -35,6 +35,9 @@ impl Worker<'_> {
         target: &Target,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        if self.is_rehearsal() {
+            return self.rehearse_file(status, target, labels).await;
+        }
         self.job.progress.find_file(status.size_bytes);
         let copied = self.copy_unchanged(source, *status, target, labels).await;
         self.job.progress.add_file();

@@ -25,6 +25,9 @@ impl Worker<'_> {
         // Reading the link would change the time of its last reading.
         let status = self.io.status_at(source.clone(), false).await.map_err(on_source)?;
         let status = status.ok_or_else(|| on_source(Error::from_errno("status", Errno::ENOENT)))?;
+        if self.is_rehearsal() {
+            return self.rehearse_link(&status, target, labels).await;
+        }
         let content = self.io.read_link(source).await.map_err(on_source)?;
         let place = Place::at(&target.directory, &target.name);
         let make =

@@ -185,7 +185,8 @@ impl Worker<'_> {
     ) -> Result<Frame, Error> {
         let open = Open::new(Place::at(source, name), libc::O_RDONLY | libc::O_DIRECTORY);
         let is_followed = self.job.options.links == FollowLinks::Always;
-        let directory = self.io.open(if is_followed { open } else { open.confined() }).await?;
+        let open = if is_followed { open } else { open.confined() };
+        let directory = self.open_to_list(open).await?;
         let status = self.io.status_of(&directory).await?;
         let target = self.open_below(target, name).await?;
         let against = Against::Source { directory, status, names: NameSet::default() };
@@ -202,6 +203,8 @@ impl Worker<'_> {
         let Against::Source { directory, status, names } = &mut frame.against else {
             return Ok(Some(frame));
         };
+        // Times of files go on in ticks of some milliseconds: what changed in the first of them counts
+        // as having changed before.
         if status.changed >= since {
             let reason = "nothing is deleted in it: its source was changed while it was copied";
             let error = Error::new(ErrorKind::SourceChanged, "delete", reason);
@@ -255,6 +258,7 @@ impl Worker<'_> {
                     Err(error) => Err(error),
                 };
             }
+            Fate::Leftover if self.is_rehearsal() => {}
             Fate::Leftover => self.remove_dead(frame, name, is_directory).await?,
             Fate::Go => return self.delete_extraneous(frame, name, path, sources, labels).await,
         }
@@ -353,6 +357,12 @@ impl Worker<'_> {
             Some(now) if !now.is_same_file(status) => return Err(exchanged()),
             Some(_) => {}
         }
+        let (path, kind) = (labels.target(), entry_kind(status.kind));
+        if self.is_rehearsal() {
+            self.summary.borrow_mut().deleted += 1;
+            self.job.observer.on_event(&Event::WouldDelete { path: &path, kind });
+            return Ok(());
+        }
         let is_directory = status.kind == FileKind::Directory;
         match self.io.perform(Operation::Unlink(Unlink { place, is_directory })).await {
             Ok(_) => {}
@@ -361,8 +371,7 @@ impl Worker<'_> {
         }
         frame.has_deleted = true;
         self.summary.borrow_mut().deleted += 1;
-        let path = labels.target();
-        self.job.observer.on_event(&Event::Deleted { path: &path, kind: entry_kind(status.kind) });
+        self.job.observer.on_event(&Event::Deleted { path: &path, kind });
         Ok(())
     }
 

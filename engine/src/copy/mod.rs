@@ -25,6 +25,7 @@ mod pipeline;
 mod publication;
 mod publish;
 mod reason;
+mod rehearsal;
 mod route;
 mod segments;
 mod signature;
@@ -186,6 +187,7 @@ async fn copy_with(
     worker.mirror(&roots, began).await;
     progress.set_phase(Phase::Ending);
     let mut summary = worker.summary.take();
+    summary.is_dry_run = worker.is_rehearsal();
     summary.elapsed = tasks.now().since(started);
     summary.engine = engine.to_string();
     summary.engine_name = engine.engine.to_string();

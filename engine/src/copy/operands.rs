@@ -94,6 +94,11 @@ impl Worker<'_> {
             }
             _ => {
                 let target = need_name(target, &labels)?;
+                // To open a stream would be to take from it, or to wait.
+                if self.is_rehearsal() && status.kind != FileKind::Regular {
+                    self.rehearse_file(&status, &target, &labels).await?;
+                    return Ok(Outcome::Done);
+                }
                 let open = Open::new(source_place, libc::O_RDONLY);
                 let file = self.io.open(open).await.map_err(on_source)?;
                 let status = self.io.status_of(&file).await.map_err(on_source)?;
@@ -160,7 +165,7 @@ impl Worker<'_> {
         let on_source = |error: Error| error.on(labels.source);
         let on_target = |error: Error| error.on(labels.target);
         let open = Open::new(source, libc::O_RDONLY | libc::O_DIRECTORY);
-        let source = self.io.open(open).await.map_err(on_source)?;
+        let source = self.open_to_list(open).await.map_err(on_source)?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         let above = match &target {
             TargetPlace::Directory(directory) | TargetPlace::Name { directory, .. } => directory,
@@ -179,12 +184,15 @@ impl Worker<'_> {
             }
         };
         let target_status = self.io.status_of(&target).await.map_err(on_target)?;
+        if made.0.is_some() {
+            self.tell_rehearsed_directory(false, labels);
+        }
         let source = (source, status, labels.source);
         let heritage = match made.0 {
             Some(_) => self.heritage_of_new(&target, &target_status, above_heritage).await,
             None => self.heritage(&target).await,
         };
-        Ok(Self::root(source, (target, target_status, labels.target), made, heritage))
+        Ok(self.root(source, (target, target_status, labels.target), made, heritage))
     }
 
     /// Fails if a directory is, or is inside, the tree that would be copied into it.

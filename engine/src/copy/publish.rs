@@ -277,7 +277,7 @@ impl Worker<'_> {
     }
 
     /// What stands at a target's name, as far as publication cares.
-    async fn standing(&self, target: &Target, status: Option<&FileStatus>) -> Standing {
+    pub(super) async fn standing(&self, target: &Target, status: Option<&FileStatus>) -> Standing {
         let Some(status) = status else { return Standing::Nothing };
         match status.kind {
             FileKind::Directory => Standing::Directory,

@@ -80,12 +80,16 @@ impl Worker<'_> {
 
     /// The root of a tree, with its first piece.
     pub(super) fn root(
+        &self,
         source: (File, FileStatus, &Path),
         target: (File, FileStatus, &Path),
         made: (Option<u32>, Option<Stage>, Option<File>),
         heritage: Heritage,
     ) -> Piece {
-        Piece::List(Arc::new(Directory::root(source, target, made, heritage)))
+        let is_imagined = self.is_rehearsal() && made.0.is_some();
+        let mut root = Directory::root(source, target, made, heritage);
+        root.is_staged |= is_imagined;
+        Piece::List(Arc::new(root))
     }
 
     fn offer(piece: Piece, pieces: &Pieces, own: &mut Vec<Piece>) {

@@ -176,6 +176,11 @@ impl Open {
         Self { mode, ..Self::new(place, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL) }
     }
 
+    /// The same once more.
+    pub(crate) fn again(&self) -> Self {
+        Self { place: self.place.clone(), slot: self.slot.clone(), file: None, ..*self }
+    }
+
     /// The same, with the name resolved inside the directory that it is relative to and through no
     /// link. A symbolic link at the name itself is refused with `ELOOP`.
     #[must_use]

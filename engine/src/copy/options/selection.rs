@@ -32,6 +32,8 @@ pub struct Selection {
     /// Whether what is in a target directory and not in its source is deleted, once everything was
     /// copied: never without a complete listing of the source, never what the filter excludes.
     pub delete: bool,
+    /// Whether it is only told what would be done, and nothing is touched.
+    pub dry_run: bool,
     /// How many bytes may be moved in a second, on the whole; none: as many as can.
     pub bytes_per_second_max: Option<NonZero<u64>>,
 }
