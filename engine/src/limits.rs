@@ -42,6 +42,8 @@ pub const LARGE_BYTES_MIN: u64 = 16 * MIB;
 /// Pieces of a tree that wait for a shard. Each holds two directories open; when there is no more
 /// room, whoever found the piece does it at once.
 pub const TREE_QUEUE_MAX: usize = 64;
+/// Names of a list that are taken in one go where not all of a directory is copied.
+pub const LISTED_NAMES_MAX: usize = 256;
 /// Files that a shard may have open, of those that the process may: more are not added for less.
 pub const SHARD_FILES: u64 = 12;
 /// Shards of a tree copy at the most, while they mostly wait for a disk.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -175,4 +176,109 @@ fn a_copy_at_a_limited_rate_is_complete_and_stops_at_once() {
         assert!(!scratch.exists("never"));
         assert!(leftovers(&scratch.path("")).is_empty());
     }
+}
+
+#[test]
+fn only_listed_names_are_copied() {
+    let all = "a.c a.o cache/ cache/deep/ cache/deep/z.c cache/y link.o src/ src/b.c src/b.o \
+               src/cache/ src/cache/x";
+    let cases: [(&[&str], &str, &str); 9] = [
+        (&[], "", ""),
+        (&[], "a.c\nsrc/b.c\n", "a.c src/ src/b.c"),
+        (&[], "./src//cache/x\n\na.c", "a.c src/ src/cache/ src/cache/x"),
+        (&[], "src\ncache/deep\n.\n", "cache/ cache/deep/ src/"),
+        (&[], "cache/\nsrc\n", "cache/ cache/deep/ cache/deep/z.c cache/y src/"),
+        (&[], "./\n", all),
+        (&["-0"], "a.c\0cache/y\0link.o\0", "a.c cache/ cache/y link.o"),
+        (&["--exclude=*.o"], "a.o\na.c\nsrc/\n", "a.c src/ src/b.c src/cache/ src/cache/x"),
+        (&["--exclude=/src"], "src/b.c\na.c\n", "a.c"),
+    ];
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    scratch.set_mode("tree/src", 0o750);
+    for (number, (words, list, want)) in cases.into_iter().enumerate() {
+        scratch.write("list", list);
+        for (stage, existed) in [("--stage=auto", false), ("--stage=never", false), ("-T", true)] {
+            let target = format!("copy {number} {stage}");
+            if existed {
+                scratch.make_directory(&target);
+            }
+            let operands = ["--files-from=list", stage, "tree", target.as_str()];
+            scratch.ucp(words.iter().chain(&operands)).succeeds_silently();
+            let want: BTreeSet<String> = want.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(names(&scratch.path(&target)), want, "{list:?} {words:?}");
+            if want.contains("src/") {
+                let mode = scratch.path(&target).join("src").metadata().unwrap().mode();
+                assert_eq!(mode & 0o7777, 0o750, "a directory on the way is as its source");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_list_is_copied_whole() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree/d");
+    let mut list = Vec::new();
+    for number in 0..1500 {
+        scratch.write(format!("tree/{number}"), "");
+        scratch.write(format!("tree/d/{number}"), "");
+        if number % 2 == 0 {
+            list.extend_from_slice(format!("{number}\nd/{number}\n").as_bytes());
+        }
+    }
+    scratch.write("list", list);
+    scratch.ucp(["--files-from=list", "tree", "copy"]).succeeds_silently();
+    assert_eq!(names(&scratch.path("copy")).len(), 750 + 751);
+}
+
+#[test]
+fn listed_names_that_can_not_be_reached_are_named_and_the_others_copied() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    scratch.make_directory("outside");
+    scratch.write("outside/secret", "secret");
+    scratch.link("../outside", "tree/out");
+    scratch.write("list", "missing\nnowhere/x/y\nnowhere/z\na.c/b\na.o\nout/secret\n");
+    let ran = scratch.ucp(["--files-from=list", "tree", "copy"]);
+    ran.exits(1)
+        .says(&["tree/missing", "No such file"])
+        .says(&["tree/nowhere/x/y", "No such file"])
+        .says(&["tree/nowhere/z", "No such file"])
+        .says(&["tree/a.c/b", "Not a directory"])
+        .says(&["tree/out/secret", "Not a directory"])
+        .says_lines(5);
+    assert_eq!(names(&scratch.path("copy")), ["a.o"].map(str::to_owned).into());
+}
+
+#[test]
+fn listed_names_that_lead_elsewhere_are_refused_before_anything_is_copied() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    for name in ["/etc/passwd", "../secret", "src/../../secret"] {
+        scratch.write("list", format!("a.c\n{name}\n"));
+        let ran = scratch.ucp(["--files-from=list", "tree", "copy"]);
+        ran.exits(2).says(&[name, "list"]);
+        assert!(!scratch.exists("copy"));
+    }
+    scratch.write("list", "a.c\n");
+    scratch.ucp(["--files-from=list", "tree/a.c", "copy"]).exits(1).says(&["not a directory"]);
+    scratch.make_directory("into");
+    scratch.ucp(["--files-from=list", "tree", "tree", "into"]).exits(2).says(&["one source"]);
+    scratch.ucp(["--files-from=none", "tree", "copy"]).exits(2).says(&["'none'"]);
+    scratch.ucp(["--files-from=list", "--delete", "tree", "copy"]).exits(2);
+    assert!(!scratch.exists("copy"));
+}
+
+#[test]
+fn a_list_may_come_from_standard_input() {
+    let scratch = Scratch::new();
+    make_tree(&scratch);
+    scratch.write("list", "a.c\0src/b.c\0");
+    let list = std::fs::File::open(scratch.path("list")).unwrap();
+    let mut command = Command::new(UCP);
+    command.args(["-0", "--files-from=-", "tree", "copy"]).current_dir(scratch.path(""));
+    assert!(command.stdin(list).status().unwrap().success());
+    let want = ["a.c", "src/", "src/b.c"].map(str::to_owned).into();
+    assert_eq!(names(&scratch.path("copy")), want);
 }

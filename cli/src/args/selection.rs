@@ -2,16 +2,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use ucp_engine::copy::{self, Filter, Verdict};
+use ucp_engine::copy::{self, Filter, Listed, Verdict};
 
+use super::path;
 use crate::list::{self, Separator};
 use crate::patterns::{Pattern, Patterns};
-use crate::size;
+use crate::{quote, size};
 
 /// What of the sources is copied, and what becomes of the rest.
 #[derive(Args, Debug)]
@@ -22,6 +23,11 @@ pub(crate) struct Selection {
     /// Items of lists end with a NUL, not with a line
     #[arg(short = '0', long)]
     null: bool,
+    /// Copy only the names in FILE, one a line, relative to the one SOURCE, with the directories on
+    /// the way; a directory is copied with what is in it only if its name ends in '/'; - is standard
+    /// input
+    #[arg(long, value_name = "FILE", value_parser = path(), conflicts_with = "delete")]
+    files_from: Option<PathBuf>,
     /// Once everything was copied, delete what is in a target directory and not in its SOURCE;
     /// excluded names stay, and if anything failed, everything does
     #[arg(long)]
@@ -81,6 +87,7 @@ impl Selection {
     /// What is wrong with a pattern or a list.
     pub(crate) fn apply(&self, options: &mut copy::Options) -> Result<(), String> {
         options.selection.filter = self.filter()?;
+        options.selection.listed = self.listed()?;
         options.selection.delete = self.delete;
         options.selection.dry_run = self.dry_run;
         options.selection.bytes_per_second_max = self.limit_rate;
@@ -106,6 +113,31 @@ impl Selection {
             return Ok(None);
         }
         Ok(Some(Arc::new(Patterns::new(patterns)?)))
+    }
+
+    fn listed(&self) -> Result<Option<Arc<Listed>>, String> {
+        let Some(file) = &self.files_from else { return Ok(None) };
+        let mut listed = Listed::default();
+        for name in list::read(file, self.separator())? {
+            let added = listed.add(name.as_encoded_bytes());
+            added.map_err(|why| {
+                let list = quote::always(file);
+                format!("the name {} in the list {list} is refused: {why}", quote::always(&name))
+            })?;
+        }
+        Ok(Some(Arc::new(listed)))
+    }
+
+    /// Whether names of a list make sense with so many sources.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, in words for the user.
+    pub(crate) fn check(&self, sources: usize) -> Result<(), String> {
+        match (&self.files_from, sources) {
+            (None, _) | (_, 1) => Ok(()),
+            _ => Err("with --files-from there is one source, a directory".to_owned()),
+        }
     }
 
     fn separator(&self) -> Separator {

@@ -58,6 +58,7 @@ fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
         Operands::Into(sources, target) => (sources, target, TargetRole::Directory),
         Operands::Named(source, target) => (vec![source], target, TargetRole::Name),
     };
+    arguments.selection.check(sources.len())?;
     let options = options(arguments, umask)?;
     let engine = arguments.speed.engine();
     let engine = Configuration { engine, ..Configuration::default() };

@@ -8,11 +8,12 @@ use nix::libc;
 
 use super::access::Heritage;
 use super::attributes::{Known, Pair};
+use super::listing::ListedNames;
 use super::mirror::Root;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use super::{
-    Action, Copied, Durability, EntryKind, Event, FollowLinks, KeepMode, Publication,
+    Action, Copied, Durability, EntryKind, Event, FollowLinks, KeepMode, Listed, Publication,
     Stage as StageOption,
 };
 use crate::error::{Errno, Error, ErrorKind};
@@ -46,6 +47,8 @@ pub(super) struct Directory {
     /// Links were made in it in the open. A link can't be synced by itself: what it says is durable
     /// with its name, its times only with the whole file system.
     pub(super) has_open_links: AtomicBool,
+    /// The names in it that are copied; none if all are.
+    pub(super) listed: Option<ListedNames>,
     /// Pieces that are not done.
     pub(super) pending: AtomicUsize,
 }
@@ -89,6 +92,7 @@ impl Worker<'_> {
             Some(_) => self.heritage_of_new(&target, &target_status, parent.heritage).await,
             None => self.heritage(&target).await,
         };
+        let listed = labels.listed().and_then(ListedNames::new);
         Ok(Directory {
             parent: Some(Arc::clone(parent)),
             source_path: PathBuf::from(name.as_os_str()),
@@ -104,6 +108,7 @@ impl Worker<'_> {
             above: None,
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
+            listed,
             pending: AtomicUsize::new(1),
         })
     }
@@ -286,6 +291,7 @@ impl Directory {
             above,
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
+            listed: None,
             pending: AtomicUsize::new(1),
         }
     }
@@ -379,6 +385,11 @@ impl Directory {
 }
 
 impl Entry<'_> {
+    /// What is listed at and below it, where only listed names are copied.
+    pub(super) fn listed(&self) -> Option<&Arc<Listed>> {
+        self.directory.listed.as_ref()?.below(self.name)
+    }
+
     /// The path below the operand.
     pub(super) fn relative(&self) -> PathBuf {
         self.directory.relative().join(self.name.as_os_str())

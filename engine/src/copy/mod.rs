@@ -17,6 +17,7 @@ mod holes;
 mod io;
 mod leftover;
 mod link;
+mod listing;
 mod mirror;
 mod operands;
 mod options;

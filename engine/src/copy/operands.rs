@@ -76,6 +76,10 @@ impl Worker<'_> {
         let Some(status) = status else {
             return Err(on_source(self.missing(source_place).await));
         };
+        if self.job.options.selection.listed.is_some() && status.kind != FileKind::Directory {
+            let reason = "it is not a directory, so no names can be relative to it";
+            return Err(on_source(Error::new(ErrorKind::Operand, "copy", reason)));
+        }
         if self.job.mirrors() && status.kind != FileKind::Directory {
             let reason = "it is not a directory, so there is nothing to mirror";
             return Err(on_source(Error::new(ErrorKind::Operand, "copy", reason)));

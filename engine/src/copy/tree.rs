@@ -17,6 +17,7 @@ use nix::libc;
 use super::FollowLinks;
 use super::access::Heritage;
 use super::directory::{Directory, Entry};
+use super::listing::ListedNames;
 use super::mirror::Root;
 use super::publish::Target;
 use super::stage::Stage;
@@ -89,6 +90,7 @@ impl Worker<'_> {
         let is_imagined = self.is_rehearsal() && made.0.is_some();
         let mut root = Directory::root(source, target, made, heritage);
         root.is_staged |= is_imagined;
+        root.listed = self.job.options.selection.listed.as_ref().and_then(ListedNames::new);
         Piece::List(Arc::new(root))
     }
 
@@ -117,7 +119,11 @@ impl Worker<'_> {
 
     /// Reads names, and copies what they stand for.
     async fn list(&self, directory: Arc<Directory>, pieces: &Pieces, own: &mut Vec<Piece>) {
-        match self.read_batch(&directory.source).await {
+        let batch = match &directory.listed {
+            Some(listed) => listed.next_batch(),
+            None => self.read_batch(&directory.source).await,
+        };
+        match batch {
             Ok(batch) => {
                 if !batch.is_last {
                     directory.pending.fetch_add(1, Ordering::Relaxed);
@@ -190,17 +196,29 @@ impl Worker<'_> {
                     Ok(Some(status)) => status.kind,
                     // What can't be looked at may be what the user does not want looked at.
                     _ if self.is_excluded(&labels, false) => return self.exclude(),
-                    Ok(None) => {
-                        let error = Error::from_errno("status", Errno::ENOENT);
-                        return self.fail(&error.on(labels.source()));
+                    found => {
+                        let error = match found {
+                            Err(error) => error,
+                            Ok(_) => Error::from_errno("status", Errno::ENOENT),
+                        };
+                        let is_told = match error.errno() {
+                            Some(errno) => self.fail_listed_below(&labels, errno),
+                            None => true,
+                        };
+                        if is_told {
+                            self.fail(&error.on(labels.source()));
+                        }
+                        return;
                     }
-                    Err(error) => return self.fail(&error.on(labels.source())),
                 }
             }
             kind => kind,
         };
         if self.is_excluded(&labels, kind == FileKind::Directory) {
             return self.exclude();
+        }
+        if kind != FileKind::Directory && !self.fail_listed_below(&labels, Errno::ENOTDIR) {
+            return;
         }
         let copied = match kind {
             FileKind::Directory => {

@@ -4,6 +4,7 @@
 
 mod attributes;
 mod data;
+mod listed;
 mod safety;
 mod selection;
 mod what;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 pub use attributes::*;
 pub use data::*;
+pub use listed::*;
 pub use safety::*;
 pub use selection::*;
 pub use what::*;

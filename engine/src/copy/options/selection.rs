@@ -5,6 +5,8 @@ use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Listed;
+
 /// Decides about names below operands. Operands themselves are always copied: the user named them.
 ///
 /// The engine asks, and knows nothing of patterns: which words people write them in, and the crate
@@ -29,6 +31,9 @@ pub enum Verdict {
 pub struct Selection {
     /// Who decides about each name; nobody: all are copied.
     pub filter: Option<Arc<dyn Filter>>,
+    /// The names below the source that are copied, if not all are: then there is one source, and it is
+    /// a directory.
+    pub listed: Option<Arc<Listed>>,
     /// Whether what is in a target directory and not in its source is deleted, once everything was
     /// copied: never without a complete listing of the source, never what the filter excludes.
     pub delete: bool,
