@@ -13,6 +13,8 @@ pub(crate) enum ExitStatus {
     SomeFailed,
     /// The command line makes no sense.
     Usage,
+    /// What was written is not what was read back.
+    DoesNotVerify,
     /// The target's storage failed: full, an I/O error, read-only.
     StorageFailed,
     /// The source changed while it was being copied.
@@ -28,6 +30,7 @@ impl ExitStatus {
             Self::Done => 0,
             Self::SomeFailed => 1,
             Self::Usage => 2,
+            Self::DoesNotVerify => 6,
             Self::StorageFailed => 8,
             Self::SourceChanged => 9,
             Self::Interrupted(signal) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),
@@ -48,6 +51,9 @@ impl ExitStatus {
             (true, None) => return Self::SomeFailed,
             (false, _) => {}
         }
+        if summary.failure == Some(ErrorKind::DoesNotVerify) {
+            return Self::DoesNotVerify;
+        }
         if summary.skipped > 0 || !is_output_complete {
             return Self::SomeFailed;
         }
@@ -61,6 +67,7 @@ impl ExitStatus {
     /// The status when all that failed is of one class.
     pub(crate) fn of_failure(kind: ErrorKind, signal: Option<Signal>) -> Self {
         match (kind, signal) {
+            (ErrorKind::DoesNotVerify, _) => Self::DoesNotVerify,
             (ErrorKind::Storage, _) => Self::StorageFailed,
             (ErrorKind::SourceChanged, _) => Self::SourceChanged,
             (ErrorKind::Cancelled, Some(signal)) => Self::Interrupted(signal),
@@ -92,6 +99,7 @@ mod tests {
             ("storage failed", failing(Some(ErrorKind::Storage)), None, true, 8),
             ("storage failed and a file was skipped", skipping, None, true, 1),
             ("storage failed and so did output", failing(Some(ErrorKind::Storage)), None, false, 1),
+            ("does not verify", failing(Some(ErrorKind::DoesNotVerify)), None, false, 6),
             ("the source changed", failing(Some(ErrorKind::SourceChanged)), None, true, 9),
             ("interrupted", cancelled.clone(), interrupt, true, 130),
             ("hung up", cancelled.clone(), Some(Signal::SIGHUP), true, 129),

@@ -316,9 +316,18 @@ fn last_line(summary: &Summary) -> String {
     if !paths.is_empty() {
         line.push_str(&format!(" ({paths})"));
     }
-    for (number, what) in
-        [(*failed, "failed"), (*skipped, "skipped"), (*excluded, "excluded"), (*deleted, "deleted")]
-    {
+    let checked = [
+        (summary.verified_device, "verified on the device"),
+        (summary.verified_cache, "verified in the cache only"),
+        (summary.up_to_date, "up to date"),
+    ];
+    let left = [
+        (*failed, "failed"),
+        (*skipped, "skipped"),
+        (*excluded, "excluded"),
+        (*deleted, "deleted"),
+    ];
+    for (number, what) in checked.into_iter().chain(left) {
         if number > 0 {
             line.push_str(&format!(", {number} {what}"));
         }

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Operand,
     /// The target's storage failed: full, an I/O error, read-only.
     Storage,
+    /// What was written is not what was read back.
+    DoesNotVerify,
     /// The source changed while it was being copied.
     SourceChanged,
     /// The kernel or the file system cannot do this.
@@ -35,6 +37,7 @@ impl ErrorKind {
             Self::AlreadyExists => "already-exists",
             Self::Operand => "operand",
             Self::Storage => "storage",
+            Self::DoesNotVerify => "does-not-verify",
             Self::SourceChanged => "source-changed",
             Self::Unsupported => "unsupported",
             Self::Cancelled => "cancelled",

@@ -39,6 +39,11 @@ pub const SMALL_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a file is moved in many blocks by a processor of its own: below, setting that
 /// up and touching its buffers costs more than it brings.
 pub const LARGE_BYTES_MIN: u64 = 16 * MIB;
+/// Bytes that one digest of a fingerprint stands for: small enough to find a difference soon, large
+/// enough that 16 bytes for each are nothing.
+pub const FINGERPRINT_UNIT_BYTES: u64 = MIB;
+/// Bytes that a list of digests may take in memory before it is written: some two million names.
+pub const MANIFEST_BYTES_MAX: u64 = 512 * MIB;
 /// Pieces of a tree that wait for a shard. Each holds two directories open; when there is no more
 /// room, whoever found the piece does it at once.
 pub const TREE_QUEUE_MAX: usize = 64;

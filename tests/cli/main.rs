@@ -30,3 +30,4 @@ mod rehearsal;
 mod sandbox;
 mod selection;
 mod signals;
+mod verify;

@@ -10,6 +10,7 @@ mod speed;
 mod subcommand;
 pub(crate) mod text;
 mod told;
+mod verification;
 mod what;
 
 use std::ffi::{OsStr, OsString};
@@ -30,6 +31,7 @@ pub(crate) use self::subcommand::{
     CompletionsArguments, DoctorArguments, ManualArguments, Subcommand, whole,
 };
 pub(crate) use self::told::{Told, When};
+pub(crate) use self::verification::Verification;
 pub(crate) use self::what::What;
 use crate::exit::ExitStatus;
 use crate::quote;
@@ -63,6 +65,8 @@ pub(crate) struct CopyArguments {
     pub(crate) safety: Safety,
     #[command(flatten)]
     pub(crate) data: Data,
+    #[command(flatten)]
+    pub(crate) verification: Verification,
     #[command(flatten)]
     pub(crate) speed: Speed,
     #[command(flatten)]
@@ -124,6 +128,7 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
             let arguments =
                 CopyArguments { is_called_as_cp: invocation.is_called_as_cp(), ..arguments };
             let checked = arguments.operands().and_then(|_| arguments.data.check());
+            let checked = checked.and_then(|()| arguments.verification.check());
             match checked.and_then(|()| arguments.speed.check()) {
                 Ok(()) => Outcome::Copy(Box::new(arguments)),
                 Err(complaint) => refuse(&complaint),

@@ -3,21 +3,23 @@
 /// A word or a command, and what it means.
 pub(crate) type Meaning = (&'static str, &'static str);
 
-pub(crate) const EXAMPLES: [Meaning; 8] = [
+pub(crate) const EXAMPLES: [Meaning; 9] = [
     ("ucp disk.img /backup/disk.img", "copy a file"),
     ("ucp photos /backup", "copy a directory: to /backup/photos if /backup exists"),
     ("ucp a b c /backup", "copy several into a directory"),
     ("ucp --durable disk.img /backup", "return only when the copy is on stable storage"),
+    ("ucp --verify photos /backup", "read back from the disk what was written, and compare"),
     ("ucp -v photos /backup", "say what is copied, and how"),
     ("ucp --explain disk.img /backup", "say which way the data went, and why"),
     ("ucp --json photos /backup", "an account for programs, one JSON object a line"),
     ("ucp doctor /backup", "what can be done there, and which way data would go"),
 ];
 
-pub(crate) const EXIT_STATUS: [Meaning; 6] = [
+pub(crate) const EXIT_STATUS: [Meaning; 7] = [
     ("0", "all done"),
     ("1", "some files failed or were skipped, each named; or standard output took no more"),
     ("2", "wrong usage"),
+    ("6", "a target, read back, is not what its source was"),
     ("8", "storage failed: full, an I/O error, read-only"),
     ("9", "the source changed while it was copied"),
     ("128 + N", "stopped by signal N"),

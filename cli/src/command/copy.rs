@@ -77,6 +77,7 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     }
     arguments.safety.apply(&mut options);
     arguments.data.apply(&mut options);
+    arguments.verification.apply(&mut options);
     arguments.speed.apply(&mut options);
     options.in_place |= arguments.is_called_as_cp;
     // cp writes to any device that it may write to.

@@ -30,6 +30,13 @@ pub enum Event<'a> {
     /// A target is on stable storage: its data, metadata and name, and the directories above as far
     /// as this run has made them. Only with [`super::Durability::Full`].
     Done(&'a Done<'a>),
+    /// What stands at the target is the source's copy already: nothing was written.
+    UpToDate {
+        /// Which.
+        source: &'a Path,
+        /// Where its copy stands.
+        target: &'a Path,
+    },
     /// A file was left out: it is named, and counted, and the exit status says so.
     Skipped {
         /// Which.
@@ -144,6 +151,12 @@ pub struct Digest {
     pub hex: String,
 }
 
+impl From<crate::digest::Digest> for Digest {
+    fn from(digest: crate::digest::Digest) -> Self {
+        Self { algorithm: digest.algorithm().name(), hex: digest.to_string() }
+    }
+}
+
 /// What a file's bytes were compared with after they were written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Verified {
@@ -253,10 +266,16 @@ pub struct Summary {
     pub deleted: u64,
     /// Names that the user wanted left out; of an excluded directory only its own.
     pub excluded: u64,
+    /// Files that stood at the target already, and needed no copy.
+    pub up_to_date: u64,
+    /// Files that were read back from their device and are right.
+    pub verified_device: u64,
+    /// Files that were read back from where they are kept, for want of a device, and are right.
+    pub verified_cache: u64,
     /// Files that could not be copied.
     pub failed: u64,
-    /// The class that all failures share; none without failures, and [`ErrorKind::Io`] if they
-    /// differ.
+    /// The class that all failures share; none without failures, [`ErrorKind::DoesNotVerify`] if
+    /// any is of that, and [`ErrorKind::Io`] if they differ otherwise.
     pub failure: Option<ErrorKind>,
     /// Whether it was asked to stop.
     pub was_cancelled: bool,
@@ -503,11 +522,7 @@ impl Summary {
     /// Counts a failure.
     pub(crate) fn fail(&mut self, kind: ErrorKind) {
         self.failed += 1;
-        self.failure = match self.failure {
-            None => Some(kind),
-            Some(shared) if shared == kind => Some(kind),
-            Some(_) => Some(ErrorKind::Io),
-        };
+        self.failure = shared_failure(self.failure, Some(kind));
     }
 
     /// Adds what another part of the same copy came to.
@@ -521,12 +536,23 @@ impl Summary {
         self.excluded += other.excluded;
         self.failed += other.failed;
         self.was_cancelled |= other.was_cancelled;
-        self.failure = match (self.failure, other.failure) {
-            (failure, None) | (None, failure) => failure,
-            (Some(mine), Some(theirs)) if mine == theirs => Some(mine),
-            (Some(_), Some(_)) => Some(ErrorKind::Io),
-        };
+        self.failure = shared_failure(self.failure, other.failure);
+        self.verified_device += other.verified_device;
+        self.verified_cache += other.verified_cache;
+        self.up_to_date += other.up_to_date;
         self.paths.add(&other.paths);
+    }
+}
+
+/// What is said of two failures: that something does not verify outweighs all else.
+fn shared_failure(one: Option<ErrorKind>, other: Option<ErrorKind>) -> Option<ErrorKind> {
+    match (one, other) {
+        (failure, None) | (None, failure) => failure,
+        (Some(one), Some(other)) if one == other => Some(one),
+        (Some(ErrorKind::DoesNotVerify), _) | (_, Some(ErrorKind::DoesNotVerify)) => {
+            Some(ErrorKind::DoesNotVerify)
+        }
+        _ => Some(ErrorKind::Io),
     }
 }
 

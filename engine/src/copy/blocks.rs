@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::in_flight::{Hashed, InFlight};
 use super::io::cancelled;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
 use super::throttle::Throttle;
@@ -28,6 +29,8 @@ pub(super) struct BlockCopy {
     pool: BufferPool,
     /// The read's side of a pair, until the write's side comes.
     pairs: Vec<Option<Pair>>,
+    /// What hashes the bytes, where that is wanted.
+    pub(super) hashing: Option<InFlight>,
     retries: u32,
     throttle: Option<Arc<Throttle>>,
     /// Steps that wait until their bytes may be moved.
@@ -64,6 +67,7 @@ impl BlockCopy {
         (geometry, pipeline, zero_unit): (Geometry, Pipeline, Option<u32>),
         (source, target): (Handle, Handle),
         pool: BufferPool,
+        hashing: Option<InFlight>,
         progress: Progress,
         cancellation: Cancellation,
     ) -> Self {
@@ -75,6 +79,7 @@ impl BlockCopy {
             target,
             pool,
             pairs: (0..geometry.depth).map(|_| None).collect(),
+            hashing,
             retries: 0,
             throttle: None,
             waiting: (0..geometry.depth).map(|_| None).collect(),
@@ -100,8 +105,41 @@ impl BlockCopy {
             self.pipeline.stop();
             return Err(cancelled());
         }
+        let (step, buffer) = match (step, &mut self.hashing) {
+            (Ok(Step::Write { transfer, zero_from }), Some(hashing)) => {
+                match hashing.hold(Hashed { transfer, zero_from, buffer }) {
+                    Some(hashed) => hashed.into_step(),
+                    None => return self.go_on_in_order(initiator),
+                }
+            }
+            (step, _) => (step, buffer),
+        };
+        self.go_on(step, buffer, initiator)
+    }
+
+    /// Writes the blocks that were read and before which nothing is missing any more.
+    fn go_on_in_order(&mut self, initiator: &mut Initiator<'_>) -> Result<(), Error> {
+        while let Some(block) = self.hashing.as_mut().and_then(InFlight::take_hashed) {
+            let (step, buffer) = block.into_step();
+            self.go_on(step, buffer, initiator)?;
+        }
+        Ok(())
+    }
+
+    fn go_on(
+        &mut self,
+        step: Result<Step, PipelineError>,
+        buffer: Buffer,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
         match step.and_then(|step| self.leave_out(step, &buffer)) {
-            Ok(step) => self.pace(step, buffer, initiator),
+            Ok(step) => {
+                // Now, and not when it may start at last: reads are begun in the order of the file.
+                if let (Step::Read(transfer), Some(hashing)) = (step, &mut self.hashing) {
+                    hashing.on_read_start(transfer);
+                }
+                self.pace(step, buffer, initiator)
+            }
             Err(error) => {
                 self.pipeline.stop();
                 Err(self.explain(error))

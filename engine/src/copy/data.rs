@@ -3,7 +3,9 @@
 //! `route` decides how, and `pipeline` what comes next; here it is done.
 
 use super::blocks::{BlockCopy, Side};
+use super::fingerprint::Fingerprint;
 use super::holes::HolePlan;
+use super::in_flight::InFlight;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
 use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
@@ -11,7 +13,7 @@ use super::segments::Segment;
 use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
 use super::zeros::leave_out;
-use super::{Attempt, DataPath, FellBack, PathReason, PipelineMode, Reflink};
+use super::{Attempt, DataPath, FellBack, PathReason, PipelineMode, Reflink, Verified};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::COPY_RANGE_BYTES_MAX;
 use crate::operation::{
@@ -35,6 +37,12 @@ pub(super) struct Moved {
     pub(super) bytes: u64,
     /// How much of it was left out, so that it is a hole.
     pub(super) hole_bytes: u64,
+    /// What the bytes that passed by came to, where that was wanted and they did.
+    pub(super) fingerprint: Option<Box<Fingerprint>>,
+    /// The digest of all of them, where that was wanted.
+    pub(super) digest: Option<Box<crate::digest::Digest>>,
+    /// What they were compared with after they were written.
+    pub(super) verified: Option<Verified>,
 }
 
 /// Which way data went, and why.
@@ -70,9 +78,10 @@ impl Worker<'_> {
         let mut fell_back = Vec::new();
         if self.job.options.reflink == Reflink::Always {
             self.clone_whole(source, new, size, labels).await?;
-            let (path, reason) = (DataPath::Clone, PathReason::ExtentsShared);
-            return Ok(Moved { path, reason, fell_back, bytes: size, hole_bytes: 0 });
+            let way = (DataPath::Clone, PathReason::ExtentsShared);
+            return Ok(self.moved(way, fell_back, size, 0));
         }
+        self.begin_hashing();
         // What has no size is read to its end: pipes, and most of /proc.
         let has_size = matches!(status.kind, FileKind::Regular | FileKind::BlockDevice);
         if !has_size || size == 0 || self.is_attribute(source, status).await {
@@ -83,7 +92,7 @@ impl Worker<'_> {
                 (false, FileKind::Regular) => (DataPath::Stream, PathReason::SizeUnknown),
                 (false, _) => (DataPath::Stream, PathReason::SourceIsStream),
             };
-            return Ok(Moved { path, reason, fell_back, bytes, hole_bytes: 0 });
+            return Ok(self.moved((path, reason), fell_back, bytes, 0));
         }
         let bytes_max = u64::from(self.job.options.small_bytes_max);
         let bytes_min = self.job.options.large_bytes_min;
@@ -107,7 +116,20 @@ impl Worker<'_> {
         if new.is_in_place() {
             self.cut(target, size, labels).await?;
         }
-        Ok(Moved { path, reason, fell_back, bytes: size, hole_bytes })
+        Ok(self.moved((path, reason), fell_back, size, hole_bytes))
+    }
+
+    fn moved(
+        &self,
+        (path, reason): Way,
+        fell_back: Vec<FellBack>,
+        bytes: u64,
+        hole_bytes: u64,
+    ) -> Moved {
+        let is_seen = !matches!(path, DataPath::Clone | DataPath::CopyRange);
+        let fingerprint = self.end_hashing(bytes).filter(|_| is_seen).map(Box::new);
+        let (digest, verified) = (None, None);
+        Moved { path, reason, fell_back, bytes, hole_bytes, fingerprint, digest, verified }
     }
 
     /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most
@@ -201,6 +223,7 @@ impl Worker<'_> {
                     let (bytes, Operation::Read(Read { buffer, .. })) = read else {
                         unreachable!("an operation comes back as itself")
                     };
+                    self.on_data(transfer.file_offset, &buffer, transfer.buffer_start, bytes);
                     (pipeline.on_read_complete(0, bytes), buffer)
                 }
                 Step::Write { transfer, .. } => {
@@ -257,6 +280,7 @@ impl Worker<'_> {
                 break;
             }
             self.pace(bytes).await?;
+            self.on_data(copied, &buffer, 0, bytes);
             let mut start = 0;
             while start < bytes {
                 let offset = copied + u64::from(start);
@@ -387,7 +411,11 @@ impl Worker<'_> {
             depth: self.job.options.depth,
             read_alignment: route.read_alignment,
             write_alignment: route.write_alignment,
-            mode: self.job.options.pipeline,
+            // A linked write would start before its bytes were hashed.
+            mode: match self.wanted().is_nothing() {
+                true => self.job.options.pipeline,
+                false => PipelineMode::Unlinked,
+            },
         };
         let moved = if plan.makes_holes() {
             let unit = zero_unit(&target_status, geometry.block_bytes, geometry.write_alignment);
@@ -466,10 +494,12 @@ impl Worker<'_> {
         let files = (handle(source), target);
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
         let work = (geometry, pipeline, zero_unit);
-        let copy = BlockCopy::new(work, files, pool, progress, cancellation)
+        let hashing = self.hashing.take().map(|hashing| InFlight::new(hashing, geometry.depth));
+        let copy = BlockCopy::new(work, files, pool, hashing, progress, cancellation)
             .with_throttle(self.job.throttle.clone());
         let ran = self.run_blocks(copy).await;
-        let (copy, outcome) = ran.map_err(|error| error.on(labels.target()))?;
+        let (mut copy, outcome) = ran.map_err(|error| error.on(labels.target()))?;
+        self.hashing.replace(copy.hashing.take().map(InFlight::into_fingerprinter));
         let (failed_side, left_out) = (copy.failed_side, copy.left_out);
         drop(copy);
         tasks.release_files();
@@ -479,7 +509,7 @@ impl Worker<'_> {
         })
     }
 
-    async fn end(&self, status: &FileStatus, file: &File) -> End {
+    pub(super) async fn end(&self, status: &FileStatus, file: &File) -> End {
         let magic = match status.kind {
             FileKind::BlockDevice => magic::BLOCK_DEVICE,
             _ => self.magic(status.device, file).await,

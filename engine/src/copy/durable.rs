@@ -42,7 +42,7 @@ struct Member {
 
 enum Waiting {
     /// A file under its temporary name.
-    File { new: NewFile, written: Written },
+    File { new: NewFile, written: Box<Written> },
     /// Something that has its name already: a link.
     Named,
 }
@@ -92,7 +92,11 @@ impl Worker<'_> {
     /// Has a file wait that is complete but for its name.
     pub(super) fn wait(&self, new: NewFile, written: Written, labels: &dyn Labels) {
         let (directory, name) = labels.entry().expect("only what is in a directory waits");
-        self.join(Member { directory, name, what: Waiting::File { new, written } });
+        self.join(Member {
+            directory,
+            name,
+            what: Waiting::File { new, written: Box::new(written) },
+        });
     }
 
     /// Opens a batch for something that is to be made under its own name and can't be synced by
@@ -242,7 +246,7 @@ impl Worker<'_> {
             let labels = Alone(Entry { directory: &member.directory, name: &member.name });
             let settled = match (outcome, member.what) {
                 (Ok(()), Waiting::File { new, written }) => {
-                    self.finish_file(new, written, publication, &labels).await
+                    self.finish_file(new, *written, publication, &labels).await
                 }
                 (Ok(()), Waiting::Named) => {
                     self.tell_done(&labels.target(), false);

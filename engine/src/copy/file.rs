@@ -12,7 +12,7 @@ use super::data::Moved;
 use super::file_system::tells_at_close;
 use super::publish::{NewFile, Target};
 use super::worker::{Labels, Worker};
-use super::{Action, Copied, Durability, EntryKind, Event, Publication};
+use super::{Action, Copied, Durability, EntryKind, Event, Publication, Verified};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
 use crate::operation::{Close, File, FileKind, FileStatus, Flush, Operation, SyncReach};
@@ -39,6 +39,11 @@ impl Worker<'_> {
             return self.rehearse_file(status, target, labels).await;
         }
         self.job.progress.find_file(status.size_bytes);
+        if self.is_up_to_date(source, status, target, labels).await? {
+            self.job.progress.add_bytes(status.size_bytes);
+            self.job.progress.add_file();
+            return Ok(());
+        }
         let copied = self.copy_unchanged(source, *status, target, labels).await;
         self.job.progress.add_file();
         copied
@@ -91,16 +96,16 @@ impl Worker<'_> {
             self.wait(new, Written { moved, elapsed: self.since(started) }, labels);
             return Ok(());
         }
-        let (new, publication) = match self.publish(&new, labels).await {
-            Ok(publication) => (new, publication),
+        let (new, moved, publication) = match self.publish(&new, labels).await {
+            Ok(publication) => (new, moved, publication),
             Err(error) if Self::may_write_in_place(&new, &error) => {
                 let new = self.reopen_in_place(new, labels).await?;
                 self.job.progress.take_back_bytes(moved.bytes);
-                let (new, _) = self.fill(source, status, new, labels).await?;
+                let (new, moved) = self.fill(source, status, new, labels).await?;
                 self.complete(source, status, &new, is_stream, labels).await?;
                 let new = self.make_durable(new, false, labels).await?;
                 let publication = self.publish(&new, labels).await?;
-                (new, publication)
+                (new, moved, publication)
             }
             Err(error) => {
                 self.discard(new).await;
@@ -194,10 +199,15 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         self.close(new, labels).await?;
+        if let Some(digest) = &moved.digest {
+            self.list_in_manifest(**digest, moved.bytes, labels);
+        }
         let mut summary = self.summary.borrow_mut();
         summary.files += 1;
         summary.bytes += moved.bytes;
         summary.paths.count(moved.path);
+        summary.verified_device += u64::from(moved.verified == Some(Verified::Device));
+        summary.verified_cache += u64::from(moved.verified == Some(Verified::Cache));
         drop(summary);
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
@@ -211,6 +221,8 @@ impl Worker<'_> {
                 bytes: moved.bytes,
                 holes_bytes: moved.holes_bytes(),
                 is_shared: moved.is_shared(),
+                digest: moved.digest.map(|digest| (*digest).into()).ok_or("not asked for"),
+                verified: moved.verified,
                 elapsed,
                 ..Copied::new(source, target, EntryKind::File)
             };
@@ -230,7 +242,11 @@ impl Worker<'_> {
         new: NewFile,
         labels: &dyn Labels,
     ) -> Result<(NewFile, Moved), Error> {
-        match self.move_data(source, status, &new, labels).await {
+        let moved = match self.move_data(source, status, &new, labels).await {
+            Ok(moved) => self.check_moved(source, status, &new, moved, labels).await,
+            Err(error) => Err(error),
+        };
+        match moved {
             Ok(moved) => Ok((new, moved)),
             Err(error) => {
                 self.discard(new).await;

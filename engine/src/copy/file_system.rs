@@ -15,6 +15,11 @@ pub(super) const CONFIGFS: u64 = 0x6265_6570;
 pub(super) const CEPH: u64 = 0x00C3_6400;
 /// No file system: a block device itself. The kernel's numbers have 32 bits.
 pub(super) const BLOCK_DEVICE: u64 = 1 << 32;
+pub(super) const FAT: u64 = 0x4D44;
+pub(super) const EXFAT: u64 = 0x2011_BAB0;
+pub(super) const NTFS3: u64 = 0x7366_746E;
+pub(super) const JFS: u64 = 0x3153_464A;
+pub(super) const UDF: u64 = 0x1501_3346;
 
 pub(super) const FUSE: u64 = 0x6573_5546;
 pub(super) const PLAN_9: u64 = 0x0102_1997;

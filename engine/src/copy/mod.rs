@@ -10,14 +10,18 @@ mod device;
 mod directory;
 mod doctor;
 mod durable;
+mod existing;
 mod extraneous;
 mod file;
 mod file_system;
+mod fingerprint;
 mod holes;
+mod in_flight;
 mod io;
 mod leftover;
 mod link;
 mod listing;
+mod manifest;
 mod mirror;
 mod operands;
 mod options;
@@ -25,8 +29,10 @@ mod pace;
 mod pipeline;
 mod publication;
 mod publish;
+mod reading;
 mod reason;
 mod rehearsal;
+mod reread;
 mod route;
 mod segments;
 mod signature;
@@ -35,6 +41,7 @@ mod stage;
 mod temporary;
 mod throttle;
 mod tree;
+mod verify;
 mod worker;
 mod zeros;
 
@@ -164,6 +171,9 @@ async fn copy_with(
     let has_several = request.sources.len() > 1;
     let mut job = Job::new(request.options.clone(), observer, progress, cancellation, has_several);
     let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
+    if request.options.verification.manifest.is_some() {
+        job.list = Some(manifest::List::new(&request.target));
+    }
     job.surroundings = Surroundings::look(&io).await;
     let worker = Worker::new(&job, tasks.clone(), crew.block_engine());
     // Started now, though it may not be needed: what runs, and why, is part of every account.
@@ -171,6 +181,10 @@ async fn copy_with(
     let destination = worker.destination(request).await?;
     let mut roots = Vec::new();
     progress.set_phase(Phase::Copying);
+    let manifest = match &request.options.verification.manifest {
+        Some(manifest) => Some((manifest, worker.manifest_place(manifest).await?)),
+        None => None,
+    };
     for source in &request.sources {
         if cancellation.is_cancelled() {
             worker.summary.borrow_mut().was_cancelled = true;
@@ -186,6 +200,13 @@ async fn copy_with(
         }
     }
     worker.mirror(&roots, began).await;
+    if let Some((manifest, place)) = manifest
+        && !worker.summary.borrow().was_cancelled
+        && !worker.is_rehearsal()
+        && let Err(error) = worker.write_manifest(manifest, &place).await
+    {
+        worker.fail(&error);
+    }
     progress.set_phase(Phase::Ending);
     let mut summary = worker.summary.take();
     summary.is_dry_run = worker.is_rehearsal();

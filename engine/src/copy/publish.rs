@@ -102,7 +102,8 @@ impl Worker<'_> {
         if target.is_staged {
             let mode = self.mode_made_with(source, target);
             let open = Open::create_new(Place::at(&target.directory, &target.name), mode);
-            let open = Open { flags: libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, ..open };
+            let access = self.write_access();
+            let open = Open { flags: access | libc::O_CREAT | libc::O_EXCL, ..open };
             let file = self.io.open(open.confined()).await;
             let file = file.map_err(|error| error.on(labels.target()))?;
             let known = self.known_of_new(target, mode);
@@ -158,6 +159,14 @@ impl Worker<'_> {
             return result;
         }
         Err(Error::from_errno("open", Errno::ELOOP).on(labels.target()))
+    }
+
+    /// What a target is opened for: what is to be verified is read back.
+    fn write_access(&self) -> i32 {
+        match self.job.options.verification.verify {
+            None => libc::O_WRONLY,
+            Some(_) => libc::O_RDWR,
+        }
     }
 
     /// Gives a file that is complete its name. On failure it is left as it was, under its
@@ -355,7 +364,20 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<NewFile, Error> {
         let label = |error: Error| error.on(labels.target());
-        let open = Open::new(Place::at(&target.directory, &target.name), libc::O_WRONLY);
+        let place = Place::at(&target.directory, &target.name);
+        // A pipe or a terminal is never opened for reading too.
+        let access = match self.write_access() {
+            libc::O_WRONLY => libc::O_WRONLY,
+            access => match self.io.status_at(place.clone(), target.is_operand).await {
+                Ok(Some(status))
+                    if matches!(status.kind, FileKind::Regular | FileKind::BlockDevice) =>
+                {
+                    access
+                }
+                _ => libc::O_WRONLY,
+            },
+        };
+        let open = Open::new(place, access);
         // Below an operand no link is followed; at one, links to devices and descriptors are.
         let open = if target.is_operand { open } else { open.confined() };
         let file = self.io.open(open).await.map_err(label)?;

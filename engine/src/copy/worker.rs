@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::directory::Directory;
 use super::durable::Batch;
+use super::fingerprint::Fingerprinter;
 use super::io::Io;
+use super::manifest::List;
 use super::throttle::Throttle;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error, ErrorKind};
+use crate::limits::BUFFER_ALIGNMENT_BYTES;
 use crate::operation::{File, FileSystemStatus, Name, Open, Operation, Place, Read};
 use crate::proactor::{CompletionHandler, Proactor, TaskInitiator, open_files_max};
 use crate::processor::Configuration;
@@ -28,6 +31,8 @@ pub(super) struct Job<'a> {
     /// Files that this run has made, by device and inode, where another source could overwrite
     /// them.
     created: Option<Mutex<BTreeSet<(u64, u64)>>>,
+    /// Digests of what was copied, for a list of them.
+    pub(super) list: Option<List>,
     /// A file that is not whole could not be removed from a stage: none may be published.
     are_stages_forbidden: AtomicBool,
     /// The rate that all workers keep together, if there is one.
@@ -54,6 +59,10 @@ pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) io: Io,
     blocks: BlockEngine<'a>,
+    /// What the bytes of the file that is being moved come to, where that is wanted.
+    pub(super) hashing: RefCell<Option<Fingerprinter>>,
+    /// For small files that are read past the page cache.
+    small_pool: OnceCell<BufferPool>,
     /// For small files; kept from one to the next.
     buffer: RefCell<Vec<u8>>,
     pub(super) listing: RefCell<Vec<u8>>,
@@ -103,6 +112,7 @@ impl<'a> Job<'a> {
             cancellation,
             surroundings: Surroundings::default(),
             created: has_several_sources.then(Mutex::default),
+            list: None,
             are_stages_forbidden: AtomicBool::new(false),
             throttle,
             waiting_descriptors: AtomicUsize::new(0),
@@ -197,6 +207,8 @@ impl<'a> Worker<'a> {
             job,
             io,
             blocks,
+            hashing: RefCell::default(),
+            small_pool: OnceCell::new(),
             buffer: RefCell::default(),
             listing: RefCell::default(),
             batch: RefCell::default(),
@@ -277,6 +289,18 @@ impl<'a> Worker<'a> {
         let map = |errno: Errno| Error::from_errno("map buffers", errno);
         let pool = tasks.buffer_pool(depth, block_bytes).map_err(map)?;
         Ok(self.blocks.pool.get_or_init(|| pool).clone())
+    }
+
+    /// One buffer for direct I/O on a small file.
+    pub(super) fn small_pool(&self) -> Result<BufferPool, Error> {
+        if let Some(pool) = self.small_pool.get() {
+            return Ok(pool.clone());
+        }
+        let alignment = u32::try_from(BUFFER_ALIGNMENT_BYTES).unwrap_or(u32::MAX);
+        let bytes = self.job.options.small_bytes_max.max(1).next_multiple_of(alignment);
+        let pool = BufferPool::unregistered(1, bytes);
+        let pool = pool.map_err(|errno| Error::from_errno("map buffers", errno))?;
+        Ok(self.small_pool.get_or_init(|| pool).clone())
     }
 
     /// Runs a handler on what moves blocks; fails if that is broken for good.

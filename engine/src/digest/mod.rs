@@ -15,7 +15,7 @@ use md5::{Digest as _, Md5};
 use sha2::{Sha256, Sha512};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
-pub use line::{Line, escape_name};
+pub use line::Line;
 pub use order::Order;
 
 /// A way to make a digest.

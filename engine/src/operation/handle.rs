@@ -212,7 +212,7 @@ mod tests {
         let file = File::simulated(7, released.clone());
         let handle = Handle::from(&file);
         drop(file);
-        assert_eq!(released.take(), []);
+        assert_eq!(released.take(), Vec::<u32>::new());
         drop(handle);
         assert_eq!(released.take(), [7]);
     }

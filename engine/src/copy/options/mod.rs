@@ -7,6 +7,7 @@ mod data;
 mod listed;
 mod safety;
 mod selection;
+mod verification;
 mod what;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use data::*;
 pub use listed::*;
 pub use safety::*;
 pub use selection::*;
+pub use verification::*;
 pub use what::*;
 
 /// How a copy is made. The default is what `ucp SOURCE… TARGET` does.
@@ -45,6 +47,8 @@ pub struct Options {
     pub in_place: bool,
     /// Whether a new directory is staged and published whole.
     pub stage: Stage,
+    /// What is hashed, compared and written down.
+    pub verification: Verification,
     /// Blocks of a large file in flight.
     pub depth: u32,
     /// Bytes of one block.
@@ -74,6 +78,7 @@ impl Default for Options {
             links: FollowLinks::default(),
             in_place: false,
             stage: Stage::default(),
+            verification: Verification::default(),
             depth: crate::limits::DEPTH_DEFAULT,
             block_bytes: crate::limits::BLOCK_BYTES_DEFAULT,
             small_bytes_max: crate::limits::SMALL_BYTES_MAX,
