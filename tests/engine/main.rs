@@ -9,6 +9,7 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod durability;
+mod mirror;
 mod proactor;
 mod rate;
 mod simulation;
