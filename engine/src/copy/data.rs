@@ -9,7 +9,6 @@ use super::in_flight::InFlight;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
 use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
-use super::segments::Segment;
 use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
 use super::zeros::leave_out;
@@ -390,8 +389,7 @@ impl Worker<'_> {
             route = route.with_write_refused();
         }
         if route.preallocate && !new.is_in_place() && !plan.makes_holes() {
-            let whole = Segment { start: 0, end: size };
-            self.preallocate(target, AllocateMode::Extend, whole, labels).await?;
+            self.preallocate(target, size, labels).await?;
         }
         if route.read_alignment > 1
             && let Err(error) = self.set_direct(source, true).await
@@ -419,8 +417,7 @@ impl Worker<'_> {
         };
         let moved = if plan.makes_holes() {
             let unit = zero_unit(&target_status, geometry.block_bytes, geometry.write_alignment);
-            let preallocates = route.preallocate && !plan.finds_zeros;
-            self.move_segments(source, new, geometry, plan, (unit, preallocates), labels).await
+            self.move_segments(source, new, geometry, plan, unit, labels).await
         } else {
             let pipeline = Pipeline::new(geometry);
             self.move_blocks(source, target, geometry, pipeline, None, labels).await
@@ -443,7 +440,7 @@ impl Worker<'_> {
         new: &NewFile,
         geometry: Geometry,
         plan: HolePlan,
-        (zero_unit, preallocates): (u32, bool),
+        zero_unit: u32,
         labels: &dyn Labels,
     ) -> Result<u64, Error> {
         let size = geometry.size_bytes;
@@ -453,9 +450,6 @@ impl Worker<'_> {
         let mut sparse = SparseSource::new(plan, size, alignment);
         let mut written = 0;
         while let Some(part) = self.next_part(source, &mut sparse, new, labels).await? {
-            if preallocates && !part.finds_zeros {
-                self.preallocate_segments(&new.file, &part.segments, labels).await?;
-            }
             let data = part.data_bytes();
             let unit = part.finds_zeros.then_some(zero_unit);
             // A linked write would be on its way before its bytes are looked at.
@@ -530,15 +524,14 @@ impl Worker<'_> {
 
     /// Reserves room, so that a full disk is found before anything is written; best effort where
     /// the file system can't.
-    pub(super) async fn preallocate(
+    async fn preallocate(
         &self,
         target: &File,
-        mode: AllocateMode,
-        range: Segment,
+        size: u64,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        let (offset_bytes, length_bytes) = (range.start, range.length());
-        let allocate = Allocate { file: target.clone(), mode, offset_bytes, length_bytes };
+        let mode = AllocateMode::Extend;
+        let allocate = Allocate { file: target.clone(), mode, offset_bytes: 0, length_bytes: size };
         match self.io.perform(Operation::Allocate(allocate)).await {
             Err(error)
                 if matches!(
