@@ -307,7 +307,13 @@ fn last_line(summary: &Summary) -> String {
         ..
     } = summary;
     let mut line = count(*files, "file");
-    for (number, what) in [(*directories, "directory"), (*links, "link")] {
+    let kinds = [
+        (*directories, "directory"),
+        (*links, "link"),
+        (summary.hard_links, "hard link"),
+        (summary.specials, "special file"),
+    ];
+    for (number, what) in kinds {
         if number > 0 {
             line.push_str(&format!(", {}", count(number, what)));
         }

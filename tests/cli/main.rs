@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod attributes;
 mod blocked;
 mod comfort;
 mod differential;

@@ -279,17 +279,6 @@ fn links_below_a_target_directory_are_not_followed_out_of_it() {
 }
 
 #[test]
-fn special_files_below_are_named_and_skipped() {
-    let scratch = Scratch::new();
-    fill(&scratch);
-    run(Command::new("mkfifo").arg(scratch.path("d/sub/fifo"))).exits(0);
-    let ran = scratch.ucp(["d", "new"]);
-    ran.exits(1).says(&["skipped", "d/sub/fifo"]).says_lines(1);
-    assert_eq!(scratch.read("new/sub/y"), b"y");
-    assert!(!scratch.exists("new/sub/fifo"));
-}
-
-#[test]
 fn many_operands_are_copied() {
     let scratch = Scratch::new();
     scratch.make_directory("many");

@@ -7,9 +7,7 @@ use super::KeepMode;
 /// Set-user-id and set-group-id.
 pub(super) const SET_ID: u32 = 0o6000;
 /// Set-id bits and the sticky one.
-const SPECIAL: u32 = 0o7000;
-/// The bits that a new directory is made with (`mkdir(2)`, VERSIONS).
-const DIRECTORY: u32 = 0o1777;
+pub(super) const SPECIAL: u32 = 0o7000;
 
 /// What a directory hands down to files that are made in it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -49,25 +47,26 @@ pub(super) enum Owner {
 /// The mode that a new file gets.
 pub(super) fn mode(wanted: &Wanted) -> u32 {
     let &Wanted { policy, source, is_directory, may_execute, umask, inherited, owner } = wanted;
+    // As in cp, a directory stays sticky whatever else it loses: it is made so.
+    let sticky = if is_directory { source & 0o1000 } else { 0 };
     match policy {
         KeepMode::Bits | KeepMode::Lists => match owner {
             Owner::Kept => source,
             Owner::Other => source & !SET_ID,
-            // As cp: who may not give it away does not make it special, either.
-            Owner::Refused => source & !SPECIAL,
+            // Who may not give a file away does not make it special, either.
+            Owner::Refused => source & !SPECIAL | sticky,
         },
         KeepMode::Cut => {
-            let bits = if is_directory { DIRECTORY } else { 0o777 };
-            let cut = inherited.map_or(!umask, |permissions| permissions | !0o777);
-            source & bits & cut
+            let cut = match inherited {
+                // The kernel leaves the umask out then; cp adds writing by others as it does.
+                Some(permissions) if is_directory => permissions & !(umask & 0o022),
+                Some(permissions) => permissions,
+                None => !umask,
+            };
+            source & 0o777 & cut | sticky
         }
-        KeepMode::Fresh => {
-            if may_execute {
-                0o777 & !umask
-            } else {
-                0o666 & !umask
-            }
-        }
+        KeepMode::Fresh if may_execute => 0o777 & !umask | sticky,
+        KeepMode::Fresh => 0o666 & !umask,
     }
 }
 
@@ -177,7 +176,9 @@ mod tests {
             ("cut by the umask", Cut, 0o4777, false, None, Kept, 0o750),
             ("a directory's cut by the umask", Cut, 0o3777, true, None, Kept, 0o1750),
             ("cut by a list, whatever the umask", Cut, 0o777, false, Some(0o567), Other, 0o567),
-            ("a sticky directory cut by a list", Cut, 0o1777, true, Some(0o570), Other, 0o1570),
+            ("a sticky directory cut by a list", Cut, 0o1777, true, Some(0o570), Other, 0o1550),
+            ("a sticky directory of another", Lists, 0o3777, true, None, Refused, 0o1777),
+            ("a fresh sticky directory", Fresh, 0o1700, true, None, Kept, 0o1750),
             ("fresh", Fresh, 0o4755, false, None, Kept, 0o640),
             ("a fresh directory", Fresh, 0o700, true, None, Kept, 0o750),
         ];

@@ -256,6 +256,10 @@ pub struct Summary {
     pub directories: u64,
     /// Symbolic links copied.
     pub links: u64,
+    /// Further names given to files that were copied under another.
+    pub hard_links: u64,
+    /// FIFOs, sockets and devices made anew.
+    pub specials: u64,
     /// Bytes of files copied.
     pub bytes: u64,
     /// Files left out.
@@ -530,6 +534,8 @@ impl Summary {
         self.files += other.files;
         self.directories += other.directories;
         self.links += other.links;
+        self.hard_links += other.hard_links;
+        self.specials += other.specials;
         self.bytes += other.bytes;
         self.skipped += other.skipped;
         self.deleted += other.deleted;

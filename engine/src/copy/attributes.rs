@@ -8,7 +8,9 @@
 //! mode, and times come last, so that they never vouch for what is not there. All of it is done by
 //! descriptor, on both sides; that of a link or a special file is opened with O_PATH.
 
-use super::access::{Attribute, Heritage, Owner, SET_ID, Wanted, attribute, mode, without_list};
+use super::access::{
+    Attribute, Heritage, Owner, SET_ID, SPECIAL, Wanted, attribute, mode, without_list,
+};
 use super::publish::{Made, NewFile, Target};
 use super::worker::{Labels, Worker};
 use super::{Context, Keep, KeepMode, access};
@@ -38,6 +40,8 @@ pub(super) struct Pair<'a> {
 pub(super) struct Known {
     /// Its owner and group; none if that must be asked.
     pub(super) owner: Option<(u32, u32)>,
+    /// Its device and inode, where it is not in a stage.
+    pub(super) file: Option<(u64, u64)>,
     /// Its mode; none if that is not known.
     pub(super) mode: Option<u32>,
     /// Whether it was there before, with permissions of its own.
@@ -218,9 +222,12 @@ impl Worker<'_> {
             inherited,
             owner,
         });
-        if is_directory && policy != KeepMode::Lists {
-            // The set-group-id bit of the directory above is inherited, and stays.
-            wanted |= known.unwrap_or(0) & 0o2000;
+        let is_exact =
+            policy == KeepMode::Lists && owner != Owner::Refused && pair.status.mode & SPECIAL != 0;
+        if is_directory && !is_exact {
+            // As in cp: the set-group-id bit of the directory above is inherited, and what is
+            // special about a directory stays, unless its source's own is to be had.
+            wanted |= known.unwrap_or(0) & SPECIAL;
         }
         let mut is_right = known == Some(wanted);
         if matches!(policy, KeepMode::Lists | KeepMode::Fresh) {
@@ -232,7 +239,8 @@ impl Worker<'_> {
                 wanted = without.unwrap_or(wanted);
             }
             self.tell(set, Keep::Required, labels)?;
-            if is_directory {
+            // As cp, which hands lists down further where only modes are to be fresh.
+            if is_directory && policy == KeepMode::Lists {
                 let set = self.set_list(pair.target, DEFAULT_LIST, lists.default, had_one).await;
                 self.tell(set, Keep::Required, labels)?;
             }
@@ -277,7 +285,7 @@ impl Worker<'_> {
     ) -> Heritage {
         let mut permissions = above.permissions;
         let policy = self.job.options.preserve.mode;
-        if permissions.is_some() && matches!(policy, KeepMode::Lists | KeepMode::Fresh) {
+        if permissions.is_some() && policy == KeepMode::Lists {
             let mut is_gone = true;
             for name in [ACCESS_LIST, DEFAULT_LIST] {
                 is_gone &= self.remove_attribute(directory, name.into()).await.is_ok();
@@ -306,7 +314,8 @@ impl Worker<'_> {
     pub(super) fn known_of_new(&self, target: &Target, mode: u32) -> Known {
         let Heritage { owner, permissions } = target.heritage;
         let is_cut = self.job.surroundings.has_umask || permissions.is_some();
-        Known { owner, mode: (!is_cut).then_some(mode), is_existing: false, inherited: permissions }
+        let mode = (!is_cut).then_some(mode);
+        Known { owner, mode, inherited: permissions, ..Known::default() }
     }
 
     /// Completes a regular file, or what was read like one.

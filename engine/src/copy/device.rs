@@ -80,7 +80,7 @@ impl Worker<'_> {
             return Err(refused(&format!("it holds {what}"), labels));
         }
         let made = Made::Device { block_bytes };
-        let known = Known { owner: None, mode: None, is_existing: true, inherited: None };
+        let known = Known { is_existing: true, ..Known::default() };
         Ok(Some(NewFile { file, target: target.clone(), made, known }))
     }
 

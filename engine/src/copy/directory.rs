@@ -1,5 +1,6 @@
 //! A directory that is being copied: made or opened at first, finished when its last piece is.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use nix::libc;
 
 use super::access::Heritage;
 use super::attributes::{Known, Pair};
+use super::hard_links::Anchor;
 use super::listing::ListedNames;
 use super::mirror::Root;
 use super::stage::Stage;
@@ -47,6 +49,8 @@ pub(super) struct Directory {
     /// Links were made in it in the open. A link can't be synced by itself: what it says is durable
     /// with its name, its times only with the whole file system.
     pub(super) has_open_links: AtomicBool,
+    /// What copies in it are found by later; of a root and of a stage.
+    anchor: Option<Arc<Anchor>>,
     /// The names in it that are copied; none if all are.
     pub(super) listed: Option<ListedNames>,
     /// Pieces that are not done.
@@ -92,6 +96,7 @@ impl Worker<'_> {
             Some(_) => self.heritage_of_new(&target, &target_status, parent.heritage).await,
             None => self.heritage(&target).await,
         };
+        let anchor = stage.is_some().then(|| Anchor::open(&target));
         let listed = labels.listed().and_then(ListedNames::new);
         Ok(Directory {
             parent: Some(Arc::clone(parent)),
@@ -108,6 +113,7 @@ impl Worker<'_> {
             above: None,
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
+            anchor,
             listed,
             pending: AtomicUsize::new(1),
         })
@@ -216,6 +222,7 @@ impl Worker<'_> {
         let publication = match &directory.stage {
             Some(stage) => {
                 self.publish_stage(stage, &directory.target).await?;
+                directory.rebase(stage);
                 Publication::New
             }
             None if directory.is_staged => Publication::Staged,
@@ -261,6 +268,7 @@ impl Worker<'_> {
             mode: Some(status.mode),
             is_existing,
             inherited: directory.heritage.permissions.filter(|_| !is_existing),
+            ..Known::default()
         };
         let (source, target) = (&directory.source, &directory.target);
         let pair = Pair { source, status: &directory.status, target, copy };
@@ -276,6 +284,7 @@ impl Directory {
         (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
         heritage: Heritage,
     ) -> Self {
+        let anchor = Some(Anchor::open(&target.0));
         Self {
             parent: None,
             source_path: source.2.to_owned(),
@@ -291,6 +300,7 @@ impl Directory {
             above,
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
+            anchor,
             listed: None,
             pending: AtomicUsize::new(1),
         }
@@ -321,6 +331,30 @@ impl Directory {
 
     pub(super) fn mark_name_durable(&self) {
         self.is_name_durable.store(true, Ordering::Release);
+    }
+
+    /// Where a copy in it is found again, whatever becomes of its stage: below which anchor, by which
+    /// path.
+    pub(super) fn anchored(&self, name: &Name) -> (Arc<Anchor>, Vec<u8>) {
+        let mut path = name.as_bytes().to_vec();
+        let mut directory = self;
+        loop {
+            if let Some(anchor) = &directory.anchor {
+                return (Arc::clone(anchor), path);
+            }
+            path = [directory.target_path.as_os_str().as_bytes(), b"/", &path].concat();
+            directory = directory.parent.as_deref().expect("a root has an anchor");
+        }
+    }
+
+    /// Its stage was published: copies in it are found by the directory above.
+    fn rebase(&self, stage: &Stage) {
+        let Some(anchor) = &self.anchor else { return };
+        let (above, path) = match &self.parent {
+            Some(parent) => parent.anchored(stage.final_name()),
+            None => (Anchor::open(stage.parent()), stage.final_name().as_bytes().to_vec()),
+        };
+        anchor.rebase(above, path);
     }
 
     pub(super) fn source_path(&self) -> PathBuf {

@@ -112,6 +112,7 @@ impl Worker<'_> {
                 return Err(error);
             }
         };
+        self.published.set(new.known.file);
         self.make_name_durable(&new, labels).await?;
         let written = Written { moved, elapsed: self.since(started) };
         self.finish_file(new, written, publication, labels).await

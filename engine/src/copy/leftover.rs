@@ -44,6 +44,7 @@ impl Worker<'_> {
             let made = Made::Temporary { name, replaces: replaced.is_some() };
             let known = Known {
                 owner: Some((status.owner, status.group)),
+                file: Some((status.device, status.inode)),
                 inherited: target.heritage.permissions,
                 ..Known::default()
             };
@@ -114,8 +115,8 @@ impl Worker<'_> {
     pub(super) async fn remove_leftover(&self, target: &Target, name: &Name) -> Result<(), Error> {
         let directory = &target.directory;
         let left = self.io.status_at(Place::at(directory, name), false).await?;
-        if left.is_some_and(|left| left.kind == FileKind::SymbolicLink) {
-            if self.job.surroundings.user == left.map(|left| left.owner) {
+        if left.is_some_and(|left| !matches!(left.kind, FileKind::Regular | FileKind::Directory)) {
+            if left.is_some_and(|left| self.is_own(&left)) {
                 self.io.remove(directory, name, false).await;
             }
             return Ok(());
@@ -124,9 +125,11 @@ impl Worker<'_> {
         let status = self.io.status_of(&file).await?;
         // Of any mode: the last thing before the final name is the final mode. Nobody else can have
         // made it, and who could rename it to here could have removed it.
-        let is_ours = self.job.surroundings.user == Some(status.owner)
+        let is_ours = self.is_own(&status)
             && status.kind == FileKind::Regular
-            && (status.links == 1 || self.is_published(target, &status).await?);
+            && (status.links == 1
+                || self.job.options.preserve.links
+                || self.is_published(target, &status).await?);
         if !is_ours {
             return Ok(());
         }
@@ -144,6 +147,13 @@ impl Worker<'_> {
             self.io.tasks.sleep(LEFTOVER_LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    /// Whether a run of this user may have made it. Who keeps owners gives files away before they
+    /// have their names; then it may be anybody's.
+    pub(super) fn is_own(&self, left: &FileStatus) -> bool {
+        let user = self.job.surroundings.user;
+        user == Some(left.owner) || (user == Some(0) && self.job.options.preserve.ownership)
     }
 
     /// Whether a leftover has its final name already, where that is given by a link.

@@ -91,9 +91,12 @@ impl Worker<'_> {
                 let piece = self.begin_tree(source_place, target, &labels).await?;
                 Ok(Outcome::Tree(piece))
             }
-            FileKind::SymbolicLink => {
+            kind if kind == FileKind::SymbolicLink
+                || (kind != FileKind::Regular && self.makes_special(true)) =>
+            {
                 let target = need_name(target, &labels)?;
-                self.copy_symbolic_link(source_place, &target, &labels).await?;
+                let copy = async || self.copy_node(&source_place, &status, &target, &labels).await;
+                self.copy_linked(&status, &target, None, &labels, copy).await?;
                 Ok(Outcome::Done)
             }
             _ => {
@@ -107,7 +110,8 @@ impl Worker<'_> {
                 let file = self.io.open(open).await.map_err(on_source)?;
                 let status = self.io.status_of(&file).await.map_err(on_source)?;
                 let status = self.with_device_size(&file, status).await.map_err(on_source)?;
-                self.copy_file(&file, &status, &target, &labels).await?;
+                let copy = async || self.copy_file(&file, &status, &target, &labels).await;
+                self.copy_linked(&status, &target, None, &labels, copy).await?;
                 Ok(Outcome::Done)
             }
         }

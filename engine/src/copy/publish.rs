@@ -125,7 +125,18 @@ impl Worker<'_> {
                 return Ok(device);
             }
             let standing = self.standing(&target, status.as_ref()).await;
-            let result = match decide(standing, &self.job.options, target.is_operand) {
+            let decision = match decide(standing, &self.job.options, target.is_operand) {
+                // As cp: the other names of what stands there keep what they have.
+                Decision::InPlace(_)
+                    if standing == Standing::Regular
+                        && self.job.options.preserve.links
+                        && status.as_ref().is_some_and(|status| status.links > 1) =>
+                {
+                    Decision::Replace
+                }
+                decision => decision,
+            };
+            let result = match decision {
                 Decision::Refuse(reason) => {
                     let error = Error::new(ErrorKind::Operand, "create", reason);
                     Err(error.on(labels.target()))
@@ -389,6 +400,7 @@ impl Worker<'_> {
         let is_stream = found.kind != FileKind::Regular;
         let known = Known {
             owner: Some((found.owner, found.group)),
+            file: Some((found.device, found.inode)),
             mode: Some(found.mode),
             is_existing: true,
             inherited: None,

@@ -57,8 +57,11 @@ impl Worker<'_> {
                 Publication::Replaced
             }
         };
-        self.summary.borrow_mut().links += 1;
-        self.tell_rehearsed(EntryKind::SymbolicLink, publication, 0, labels);
+        match source.kind {
+            FileKind::SymbolicLink => self.summary.borrow_mut().links += 1,
+            _ => self.summary.borrow_mut().specials += 1,
+        }
+        self.tell_rehearsed(EntryKind::of(source.kind), publication, 0, labels);
         Ok(())
     }
 

@@ -22,6 +22,16 @@ pub(super) struct Stage {
     final_name: Name,
 }
 
+impl Stage {
+    pub(super) fn parent(&self) -> &File {
+        &self.parent
+    }
+
+    pub(super) fn final_name(&self) -> &Name {
+        &self.final_name
+    }
+}
+
 /// How often a directory that is being removed is looked through again.
 const SWEEPS_MAX: u32 = 3;
 
@@ -172,7 +182,7 @@ impl Worker<'_> {
     pub(super) async fn remove_left_stage(&self, parent: &File, name: &Name) -> Result<(), Error> {
         let Ok(left) = self.open_below(parent, name).await else { return Ok(()) };
         let status = self.io.status_of(&left).await?;
-        let is_ours = self.job.surroundings.user == Some(status.owner);
+        let is_ours = self.is_own(&status);
         if !is_ours || self.claim(&left).await?.is_none() {
             return Ok(());
         }

@@ -17,6 +17,7 @@ use nix::libc;
 use super::FollowLinks;
 use super::access::Heritage;
 use super::directory::{Directory, Entry};
+use super::hard_links::Waiting;
 use super::listing::ListedNames;
 use super::mirror::Root;
 use super::publish::Target;
@@ -136,6 +137,7 @@ impl Worker<'_> {
                         break;
                     }
                     self.copy_entry(&directory, name, kind, pieces, own).await;
+                    self.copy_deferred(pieces, own).await;
                     self.finish_full_batch().await;
                 }
             }
@@ -228,11 +230,9 @@ impl Worker<'_> {
                 return;
             }
             FileKind::Regular => self.copy_regular(directory, &name, &labels).await,
-            FileKind::SymbolicLink => self.copy_link(directory, &name, &labels).await,
-            _ => {
-                self.skip(&labels, "it is not a regular file, a directory or a symbolic link");
-                return;
-            }
+            FileKind::SymbolicLink => self.copy_node_of(directory, &name, &labels).await,
+            _ if self.makes_special(false) => self.copy_node_of(directory, &name, &labels).await,
+            _ => self.copy_contents_of(directory, &name, &labels).await,
         };
         if let Err(error) = copied {
             self.fail(&error);
@@ -250,7 +250,7 @@ impl Worker<'_> {
 
     pub(super) async fn copy_regular(
         &self,
-        directory: &Directory,
+        directory: &Arc<Directory>,
         name: &Name,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
@@ -267,37 +267,77 @@ impl Worker<'_> {
             let error = Error::new(ErrorKind::SourceChanged, "open", reason);
             return Err(on_source(error));
         }
-        let target = Target {
-            directory: directory.target.clone(),
-            name: name.clone(),
-            is_staged: directory.is_staged,
-            is_operand: false,
-            heritage: directory.heritage,
-        };
-        self.copy_file(&source, &status, &target, labels).await
+        let target = target_in(directory, name);
+        let copy = async || self.copy_file(&source, &status, &target, labels).await;
+        self.copy_linked(&status, &target, Some(directory), labels, copy).await
     }
 
-    async fn copy_link(
+    /// Reads a special file to its end, and waits for one who writes.
+    async fn copy_contents_of(
         &self,
         directory: &Arc<Directory>,
         name: &Name,
         labels: &Entry<'_>,
     ) -> Result<(), Error> {
-        let target = Target {
-            directory: directory.target.clone(),
-            name: name.clone(),
-            is_staged: directory.is_staged,
-            is_operand: false,
-            heritage: directory.heritage,
-        };
+        let on_source = |error: Error| error.on(labels.source());
+        let open = Open::new(Place::at(&directory.source, name), libc::O_RDONLY);
+        let is_followed = self.job.options.links == FollowLinks::Always;
+        let open = if is_followed { open } else { open.confined() };
+        let source = self.io.open(open).await.map_err(on_source)?;
+        let status = self.io.status_of(&source).await.map_err(on_source)?;
+        self.copy_file(&source, &status, &target_in(directory, name), labels).await
+    }
+
+    /// Copies a link or a special file.
+    async fn copy_node_of(
+        &self,
+        directory: &Arc<Directory>,
+        name: &Name,
+        labels: &Entry<'_>,
+    ) -> Result<(), Error> {
+        let on_source = |error: Error| error.on(labels.source());
+        let target = target_in(directory, name);
         let waits = self.will_name_wait(directory).await;
         if !directory.is_staged && !waits {
             directory.has_open_links.store(true, Ordering::Relaxed);
         }
-        self.copy_symbolic_link(Place::at(&directory.source, name), &target, labels).await?;
-        if waits {
-            self.name_waits(directory, name);
+        let source = Place::at(&directory.source, name);
+        // Before the link is read: reading it would change the time of its last reading.
+        let is_followed = self.job.options.links == FollowLinks::Always;
+        let status = self.io.status_at(source.clone(), is_followed).await.map_err(on_source)?;
+        let status = status.ok_or_else(|| on_source(Error::from_errno("status", Errno::ENOENT)))?;
+        if matches!(status.kind, FileKind::Regular | FileKind::Directory) {
+            let reason = "it became something else than it was listed as";
+            return Err(on_source(Error::new(ErrorKind::SourceChanged, "status", reason)));
         }
-        Ok(())
+        let copy = async || {
+            self.copy_node(&source, &status, &target, labels).await?;
+            if waits {
+                self.name_waits(directory, name);
+            }
+            Ok(())
+        };
+        self.copy_linked(&status, &target, Some(directory), labels, copy).await
+    }
+
+    /// Does what was left to this worker by those who met files that it was copying.
+    async fn copy_deferred(&self, pieces: &Pieces, own: &mut Vec<Piece>) {
+        loop {
+            let next = self.deferred.borrow_mut().pop();
+            let Some(Waiting { directory, name, kind }) = next else { return };
+            self.copy_entry(&directory, name, kind, pieces, own).await;
+            self.release(directory).await;
+        }
+    }
+}
+
+/// The target of a name in a directory that is being copied.
+fn target_in(directory: &Directory, name: &Name) -> Target {
+    Target {
+        directory: directory.target.clone(),
+        name: name.clone(),
+        is_staged: directory.is_staged,
+        is_operand: false,
+        heritage: directory.heritage,
     }
 }

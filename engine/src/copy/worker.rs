@@ -1,6 +1,6 @@
 //! Who does the work of a copy: one worker a shard, and what all of them share.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::directory::Directory;
 use super::durable::Batch;
 use super::fingerprint::Fingerprinter;
+use super::hard_links::{HardLinks, Waiting};
 use super::io::Io;
 use super::manifest::List;
 use super::throttle::Throttle;
@@ -33,6 +34,8 @@ pub(super) struct Job<'a> {
     created: Option<Mutex<BTreeSet<(u64, u64)>>>,
     /// Digests of what was copied, for a list of them.
     pub(super) list: Option<List>,
+    /// Files of the source that have several names.
+    pub(super) hard_links: HardLinks,
     /// A file that is not whole could not be removed from a stage: none may be published.
     are_stages_forbidden: AtomicBool,
     /// The rate that all workers keep together, if there is one.
@@ -68,6 +71,10 @@ pub(super) struct Worker<'a> {
     pub(super) listing: RefCell<Vec<u8>>,
     /// Files that wait to be made durable together.
     pub(super) batch: RefCell<Option<Batch>>,
+    /// Names that others left to this worker, because it copied their file.
+    pub(super) deferred: RefCell<Vec<Waiting>>,
+    /// Device and inode of the file that this worker has published last, outside a stage.
+    pub(super) published: Cell<Option<(u64, u64)>>,
     pub(super) summary: RefCell<Summary>,
 }
 
@@ -113,6 +120,7 @@ impl<'a> Job<'a> {
             surroundings: Surroundings::default(),
             created: has_several_sources.then(Mutex::default),
             list: None,
+            hard_links: HardLinks::default(),
             are_stages_forbidden: AtomicBool::new(false),
             throttle,
             waiting_descriptors: AtomicUsize::new(0),
@@ -213,6 +221,8 @@ impl<'a> Worker<'a> {
             buffer: RefCell::default(),
             listing: RefCell::default(),
             batch: RefCell::default(),
+            deferred: RefCell::default(),
+            published: Cell::default(),
             summary: RefCell::default(),
         }
     }
@@ -235,11 +245,6 @@ impl<'a> Worker<'a> {
 
     pub(super) fn warn(&self, labels: &dyn Labels, warning: &str) {
         self.job.observer.on_event(&Event::Warned { path: &labels.source(), warning });
-    }
-
-    pub(super) fn skip(&self, labels: &dyn Labels, reason: &str) {
-        self.summary.borrow_mut().skipped += 1;
-        self.job.observer.on_event(&Event::Skipped { source: &labels.source(), reason });
     }
 
     /// The buffer for small files; it comes back by [`Worker::give_back`].
