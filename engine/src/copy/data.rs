@@ -9,6 +9,7 @@ use super::in_flight::InFlight;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
 use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
+use super::segments::Segment;
 use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
 use super::zeros::leave_out;
@@ -315,12 +316,23 @@ impl Worker<'_> {
         size: u64,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        let clone = || {
+            let clone = CloneFile { source: source.clone(), target: new.file.clone() };
+            self.io.perform(Operation::CloneFile(clone))
+        };
+        let mut cloned = clone().await;
         if new.is_in_place() {
-            // Shared extents end inside a file only at the end of a block (ioctl_ficlone(2)).
-            self.cut(&new.file, size, labels).await?;
+            // Nothing of what stands there is cut off before it is known that cloning works at all.
+            match cloned.as_ref().map_err(Error::errno) {
+                Ok(_) => self.cut(&new.file, size, labels).await?,
+                // Shared extents end inside a file only at the end of a block (ioctl_ficlone(2)).
+                Err(Some(Errno::EINVAL)) => {
+                    self.cut(&new.file, size, labels).await?;
+                    cloned = clone().await;
+                }
+                Err(_) => {}
+            }
         }
-        let clone = CloneFile { source: source.clone(), target: new.file.clone() };
-        let cloned = self.io.perform(Operation::CloneFile(clone)).await;
         cloned.map_err(|error| error.on(labels.target()))?;
         self.job.progress.add_bytes(size);
         Ok(())
@@ -389,7 +401,8 @@ impl Worker<'_> {
             route = route.with_write_refused();
         }
         if route.preallocate && !new.is_in_place() && !plan.makes_holes() {
-            self.preallocate(target, size, labels).await?;
+            let whole = Segment { start: 0, end: size };
+            self.preallocate(target, AllocateMode::Extend, whole, labels).await?;
         }
         if route.read_alignment > 1
             && let Err(error) = self.set_direct(source, true).await
@@ -417,7 +430,8 @@ impl Worker<'_> {
         };
         let moved = if plan.makes_holes() {
             let unit = zero_unit(&target_status, geometry.block_bytes, geometry.write_alignment);
-            self.move_segments(source, new, geometry, plan, unit, labels).await
+            let preallocates = route.preallocate && !plan.finds_zeros;
+            self.move_segments(source, new, geometry, plan, (unit, preallocates), labels).await
         } else {
             let pipeline = Pipeline::new(geometry);
             self.move_blocks(source, target, geometry, pipeline, None, labels).await
@@ -440,7 +454,7 @@ impl Worker<'_> {
         new: &NewFile,
         geometry: Geometry,
         plan: HolePlan,
-        zero_unit: u32,
+        (zero_unit, preallocates): (u32, bool),
         labels: &dyn Labels,
     ) -> Result<u64, Error> {
         let size = geometry.size_bytes;
@@ -450,6 +464,9 @@ impl Worker<'_> {
         let mut sparse = SparseSource::new(plan, size, alignment);
         let mut written = 0;
         while let Some(part) = self.next_part(source, &mut sparse, new, labels).await? {
+            if preallocates && !part.finds_zeros {
+                self.preallocate_segments(&new.file, &part.segments, labels).await?;
+            }
             let data = part.data_bytes();
             let unit = part.finds_zeros.then_some(zero_unit);
             // A linked write would be on its way before its bytes are looked at.
@@ -524,14 +541,15 @@ impl Worker<'_> {
 
     /// Reserves room, so that a full disk is found before anything is written; best effort where
     /// the file system can't.
-    async fn preallocate(
+    pub(super) async fn preallocate(
         &self,
         target: &File,
-        size: u64,
+        mode: AllocateMode,
+        range: Segment,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        let mode = AllocateMode::Extend;
-        let allocate = Allocate { file: target.clone(), mode, offset_bytes: 0, length_bytes: size };
+        let (offset_bytes, length_bytes) = (range.start, range.length());
+        let allocate = Allocate { file: target.clone(), mode, offset_bytes, length_bytes };
         match self.io.perform(Operation::Allocate(allocate)).await {
             Err(error)
                 if matches!(
