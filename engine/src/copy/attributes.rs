@@ -129,9 +129,11 @@ impl Worker<'_> {
         Ok(Owner::Refused)
     }
 
-    /// Nobody gets at an existing file between its new owner and its new mode.
+    /// Nobody gets at an existing file between its new owner and its new mode, if it gets one.
     async fn close_to_others(&self, pair: &Pair<'_>) {
-        if pair.copy.is_existing && pair.status.kind != FileKind::SymbolicLink {
+        let gets_mode = self.job.options.preserve.mode == KeepMode::Lists;
+        let is_link = pair.status.kind == FileKind::SymbolicLink;
+        if pair.copy.is_existing && gets_mode && !is_link {
             let mode = pair.status.mode & pair.copy.mode.unwrap_or(0o600) & 0o700;
             let _ = self.change_mode(pair.target, mode).await;
         }
@@ -209,7 +211,7 @@ impl Worker<'_> {
     ) -> Result<(), Error> {
         let Known { mode: known, is_existing, inherited, .. } = pair.copy;
         let policy = self.job.options.preserve.mode;
-        if is_existing && matches!(policy, KeepMode::Cut | KeepMode::Bits) {
+        if is_existing && policy != KeepMode::Lists {
             return Ok(());
         }
         let is_directory = pair.status.kind == FileKind::Directory;
@@ -382,7 +384,7 @@ impl Worker<'_> {
         self.io.perform(Operation::ChangeTimes(change)).await.map(drop)
     }
 
-    async fn change_mode(&self, file: &File, mode: u32) -> Result<(), Error> {
+    pub(super) async fn change_mode(&self, file: &File, mode: u32) -> Result<(), Error> {
         let change = ChangeMode { file: file.clone(), mode };
         self.io.perform(Operation::ChangeMode(change)).await.map(drop)
     }
