@@ -90,7 +90,7 @@ impl Worker<'_> {
         if is_imagined {
             self.tell_rehearsed_directory(is_staged, &labels);
         }
-        let target_status = self.io.status_of(&target).await;
+        let target_status = self.status_of_target(&target, made_with).await;
         let target_status = target_status.map_err(|error| error.on(labels.target()))?;
         let heritage = match made_with {
             Some(_) => self.heritage_of_new(&target, &target_status, parent.heritage).await,
@@ -157,7 +157,7 @@ impl Worker<'_> {
         let mode = if is_plain { source.mode & 0o1777 | 0o700 } else { 0o700 };
         let make = MakeDirectory { place: Place::at(parent, name), mode };
         match self.io.perform(Operation::MakeDirectory(make)).await {
-            Ok(_) => Ok((self.open_below(parent, name).await?, Some(mode), None)),
+            Ok(_) => Ok((self.open_made(parent, name).await?, Some(mode), None)),
             // Somebody else was faster.
             Err(error) if error.errno() == Some(Errno::EEXIST) && !is_staged => {
                 Ok((self.open_standing(parent, name).await?, None, None))
@@ -170,6 +170,37 @@ impl Worker<'_> {
     pub(super) async fn open_below(&self, parent: &File, name: &Name) -> Result<File, Error> {
         let open = Open::new(Place::at(parent, name), libc::O_RDONLY | libc::O_DIRECTORY);
         self.open_to_list(open.confined()).await
+    }
+
+    /// Opens a directory that was just made. The default list of the one above may have taken the
+    /// right to read from its owner (`acl(5)`): it is given back.
+    pub(super) async fn open_made(&self, parent: &File, name: &Name) -> Result<File, Error> {
+        match self.open_below(parent, name).await {
+            Err(error) if error.errno() == Some(Errno::EACCES) => {
+                let flags = libc::O_PATH | libc::O_DIRECTORY;
+                let open = Open::new(Place::at(parent, name), flags);
+                let made = self.io.open(open.confined()).await?;
+                self.change_mode(&made, 0o700).await?;
+                self.open_below(parent, name).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// The status of the copy of a directory. To one that was just made a default list may have
+    /// left fewer rights than its owner needs to copy into it: they are given back.
+    pub(super) async fn status_of_target(
+        &self,
+        target: &File,
+        made_with: Option<u32>,
+    ) -> Result<FileStatus, Error> {
+        let mut status = self.io.status_of(target).await?;
+        if made_with.is_some() && status.mode & 0o700 != 0o700 && !self.is_rehearsal() {
+            let mode = status.mode & 0o7777 | 0o700;
+            self.change_mode(target, mode).await?;
+            status.mode = mode;
+        }
+        Ok(status)
     }
 
     /// Opens a directory that was there, through no link: for names in it only, where it may not be

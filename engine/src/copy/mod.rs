@@ -171,11 +171,7 @@ async fn copy_with(
     let (started, began) = (tasks.now(), tasks.wall_clock());
     let has_several = request.sources.len() > 1;
     let mut job = Job::new(request.options.clone(), observer, progress, cancellation, has_several);
-    let io = io::Io {
-        tasks: tasks.clone(),
-        cancellation: cancellation.clone(),
-        is_rehearsal: request.options.selection.dry_run,
-    };
+    let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
     if request.options.verification.manifest.is_some() {
         job.list = Some(manifest::List::new(&request.target));
     }

@@ -191,7 +191,7 @@ impl Worker<'_> {
                 (target, (made_with, stage, above))
             }
         };
-        let target_status = self.io.status_of(&target).await.map_err(on_target)?;
+        let target_status = self.status_of_target(&target, made.0).await.map_err(on_target)?;
         if made.0.is_some() {
             self.tell_rehearsed_directory(false, labels);
         }

@@ -9,7 +9,9 @@ use super::segments::{Answer, Look, Segment, Segments};
 use super::worker::{Labels, Worker};
 use crate::error::{Errno, Error};
 use crate::limits::SEGMENTS_MAX;
-use crate::operation::{File, FileKind, FileStatus, Operation, Seek, SeekTarget, Truncate};
+use crate::operation::{
+    AllocateMode, File, FileKind, FileStatus, Operation, Seek, SeekTarget, Truncate,
+};
 
 /// The data of a file that is copied with holes, found part by part: a file may have more segments
 /// than are to be remembered at a time.
@@ -148,6 +150,21 @@ impl Worker<'_> {
                 _ => Err(error.at(offset_bytes)),
             },
         }
+    }
+
+    /// Reserves room for the longer segments: writes into a hole wait for each other, and for short
+    /// ones that costs less than reserving.
+    pub(super) async fn preallocate_segments(
+        &self,
+        target: &File,
+        segments: &[Segment],
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        let is_long = |it: &&Segment| it.length() >= u64::from(self.job.options.small_bytes_max);
+        for segment in segments.iter().filter(is_long) {
+            self.preallocate(target, AllocateMode::KeepSize, *segment, labels).await?;
+        }
+        Ok(())
     }
 }
 

@@ -75,7 +75,7 @@ impl Worker<'_> {
 
     /// Opens a stage that was just made, and locks it; none if somebody took it for a leftover.
     async fn claim_stage(&self, parent: &File, stage: &Name) -> Result<Option<File>, Error> {
-        let directory = self.open_below(parent, stage).await?;
+        let directory = self.open_made(parent, stage).await?;
         Ok(self.claim(&directory).await?.map(|_| directory))
     }
 

@@ -210,8 +210,7 @@ impl Surroundings {
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>, tasks: TaskInitiator, blocks: BlockEngine<'a>) -> Self {
-        let is_rehearsal = job.options.selection.dry_run;
-        let io = Io { tasks, cancellation: job.cancellation.clone(), is_rehearsal };
+        let io = Io { tasks, cancellation: job.cancellation.clone() };
         Self {
             job,
             io,
