@@ -9,7 +9,6 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod durability;
-mod mirror;
 mod proactor;
 mod rate;
 mod simulation;

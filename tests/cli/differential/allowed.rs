@@ -1,33 +1,116 @@
 //! Differences that are meant. Each is described in docs/differences-from-cp.md.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use nix::libc;
 
+use super::Case;
 use super::call::{Call, Persona};
 use super::play::Outcome;
-use super::snapshot::{Difference, Time};
-use super::tree::{Kind, Node};
+use super::snapshot::{Difference, Entry, Time};
 
 /// Whether a difference is one that is meant. What `ucp` did is held against what is promised, not
 /// only found to differ.
 pub(crate) fn is_allowed(
     difference: &Difference,
-    call: &Call,
-    nodes: &[Node],
+    Case { call, can_clone, .. }: &Case,
     (cp, ucp): (&Outcome, &Outcome),
 ) -> bool {
-    let stood = nodes.iter().find(|node| node.path == difference.path);
+    let stood = ucp.before.get(&difference.path);
     leaves_out_failed_directory(difference, cp, ucp)
         || leaves_itself_alone(difference, stood, ucp)
-        || keeps_inherited_group_bit(difference, cp, ucp)
+        || leaves_no_part(difference, stood, ucp)
+        || keeps_inherited_group_bit(difference, call, cp, ucp)
+        || call.user != 0 && keeps_more_attributes(difference, cp, ucp)
+        || stood.is_some_and(|stood| has_tried_beside(difference, stood, cp, ucp))
+        || is_owner_of_link(difference, ucp)
+        || sets_special_bits_too(difference, stood, cp, ucp)
+        || stood.is_some_and(|stood| leaves_stream_alone(difference, stood, ucp))
+        || *can_clone && finds_holes_beside_clones(difference, cp, ucp)
         || call.persona == Persona::Ucp
-            && !call.asks_for_attributes()
-            && stood.is_some_and(|stood| keeps_what_stood(difference, stood, ucp))
+            && (reads_attributes_through_link(difference, call, cp, ucp)
+                || lends_no_rights(difference, call, cp, ucp)
+                || copies_fewer_attributes(difference, call, cp, ucp)
+                || stood.is_some_and(|stood| keeps_what_stood(difference, call, stood, ucp)))
+}
+
+/// `ucp` keeps set-id bits and capabilities only where it keeps the owner.
+fn lends_no_rights(difference: &Difference, call: &Call, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    !call.keeps_owners()
+        && match difference.field {
+            "mode" => {
+                cp.mode & 0o6000 != 0 && ucp.mode == cp.mode & !(cp.mode & !ucp.mode & 0o6000)
+            }
+            _ => false,
+        }
+}
+
+/// Of a directory that a followed link leads to, cp keeps the attributes of the link: none.
+fn reads_attributes_through_link(
+    difference: &Difference,
+    call: &Call,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let Some((of_cp, of_ucp)) = both(difference, cp, ucp) else { return false };
+    let is_link = |path: &PathBuf| {
+        let path: PathBuf = path.components().collect();
+        cp.before.get(&path).is_some_and(|entry| entry.kind == libc::S_IFLNK)
+    };
+    let mut kept = of_cp.attributes.iter();
+    difference.field == "attributes"
+        && of_cp.kind == libc::S_IFDIR
+        && (call.has("-L") || call.sources.iter().any(is_link))
+        && kept.all(|(name, value)| of_ucp.attributes.get(name) == Some(value))
+}
+
+/// Where `ucp` keeps modes without being asked, it keeps the bits, and no access control lists; and
+/// capabilities only with the owner.
+fn copies_fewer_attributes(
+    difference: &Difference,
+    call: &Call,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    // The last two are the same in another form, which xfs shows to root.
+    const LISTS: [&str; 4] = [
+        "system.posix_acl_access",
+        "system.posix_acl_default",
+        "trusted.SGI_ACL_FILE",
+        "trusted.SGI_ACL_DEFAULT",
+    ];
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    let mut names = Vec::new();
+    if !call.keeps_lists() {
+        names.extend(LISTS);
+    }
+    if !call.keeps_owners() {
+        names.push("security.capability");
+    }
+    difference.field == "attributes" && without(cp, &names) == without(ucp, &names)
+}
+
+fn both<'a>(
+    difference: &Difference,
+    cp: &'a Outcome,
+    ucp: &'a Outcome,
+) -> Option<(&'a Entry, &'a Entry)> {
+    Some((cp.snapshot.get(&difference.path)?, ucp.snapshot.get(&difference.path)?))
+}
+
+fn without(entry: &Entry, names: &[&str]) -> BTreeMap<OsString, Vec<u8>> {
+    let mut attributes = entry.attributes.clone();
+    attributes.retain(|name, _| !names.iter().any(|other| name == other));
+    attributes
 }
 
 /// Whether `ucp` may succeed where cp fails: where cp failed only to give times to what is another
 /// user's, and stood there before. `ucp` was not asked to.
-pub(crate) fn may_succeed(call: &Call, nodes: &[Node], cp: &Outcome) -> bool {
-    let names: Vec<_> = nodes.iter().map(|node| node.path.display().to_string()).collect();
+pub(crate) fn may_succeed(Case { call, .. }: &Case, cp: &Outcome) -> bool {
+    let names: Vec<_> = cp.before.keys().map(|path| path.display().to_string()).collect();
     let is_about_standing = |line: &String| {
         let subject = line.strip_prefix("cp: preserving times for '");
         let name = subject.and_then(|subject| subject.split('\'').next()).unwrap_or_default();
@@ -39,21 +122,19 @@ pub(crate) fn may_succeed(call: &Call, nodes: &[Node], cp: &Outcome) -> bool {
         && cp.stderr.iter().all(is_about_standing)
 }
 
-/// Plain `ucp` leaves a directory that was there as it was, and the mode of what it writes in place.
-fn keeps_what_stood(difference: &Difference, stood: &Node, ucp: &Outcome) -> bool {
+/// Unless it is asked for them, `ucp` leaves its mode and times to a directory that was there, and
+/// its mode to what it writes in place.
+fn keeps_what_stood(difference: &Difference, call: &Call, stood: &Entry, ucp: &Outcome) -> bool {
     let Some(stands) = ucp.snapshot.get(&difference.path) else { return false };
-    let is = |time: Time, (seconds, nanoseconds)| {
-        time == Time::Now || time == Time::Set(seconds, nanoseconds)
-    };
-    match (&stood.kind, difference.field) {
-        (Kind::Directory, "mode") => stands.mode == stood.mode,
-        (Kind::Directory, "accessed") => is(stands.accessed, stood.accessed),
-        (Kind::Directory, "modified") => is(stands.modified, stood.modified),
-        // Whoever writes into a file takes its set-id bits.
-        (Kind::File(_) | Kind::HardLink(_), "mode") => {
-            stands.mode == stood.mode || stands.mode == stood.mode & 0o1777
+    let may_keep_times = stood.kind == libc::S_IFDIR && !call.asks_for_attributes();
+    let is = |time, before| time == Time::Now || time == before;
+    match difference.field {
+        // Whoever writes into a file, or gives it away, takes its set-id bits.
+        "mode" if !call.keeps_lists() => {
+            stands.mode & !stood.mode == 0 && stood.mode & !stands.mode & 0o1777 == 0
         }
-        (Kind::Fifo | Kind::Character(..), "mode") => stands.mode == stood.mode,
+        "accessed" => may_keep_times && is(stands.accessed, stood.accessed),
+        "modified" => may_keep_times && is(stands.modified, stood.modified),
         _ => false,
     }
 }
@@ -78,33 +159,124 @@ fn leaves_out_failed_directory(difference: &Difference, cp: &Outcome, ucp: &Outc
 
 /// Of a directory that would be copied into itself cp makes some of the copy, until it notices;
 /// `ucp` notices first.
-fn leaves_itself_alone(difference: &Difference, stood: Option<&Node>, ucp: &Outcome) -> bool {
+fn leaves_itself_alone(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome) -> bool {
     let notices = |line: &String| line.contains("a directory into itself");
     let is_untouched = match (ucp.snapshot.get(&difference.path), stood) {
         (None, None) => true,
         (Some(stands), Some(stood)) => {
-            let is = |time: Time, (seconds, nanoseconds)| time == Time::Set(seconds, nanoseconds);
-            is(stands.accessed, stood.accessed) && is(stands.modified, stood.modified)
+            (stands.accessed, stands.modified) == (stood.accessed, stood.modified)
         }
         _ => false,
     };
     is_untouched && ucp.code == Some(1) && ucp.stderr.iter().any(notices)
 }
 
+/// Where cp fails on a file, it leaves it empty or in part; `ucp` leaves the name as it was.
+fn leaves_no_part(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome) -> bool {
+    let name = difference.path.file_name().unwrap_or_default().to_string_lossy();
+    // A name that is printed otherwise than it is can't be looked for.
+    let is_quoted = name.contains(|c: char| c.is_control() || c == '\'' || c == '\u{fffd}');
+    let fails = |line: &String| {
+        let is_unreadable_directory = line.contains("open failed on ")
+            && stood.is_some_and(|stood| stood.kind == libc::S_IFDIR);
+        let is_named = is_quoted || is_unreadable_directory || line.contains(&*name);
+        line.contains(" failed on ") && is_named
+    };
+    let is_untouched = match (ucp.snapshot.get(&difference.path), stood) {
+        (None, None) => true,
+        (Some(stands), Some(stood)) => {
+            (stands.modified, &stands.content) == (stood.modified, &stood.content)
+        }
+        _ => false,
+    };
+    is_untouched && ucp.code == Some(1) && ucp.stderr.iter().any(fails)
+}
+
+/// cp shares the extents of small files, holes and zeros alike; `ucp` copies them, and finds zeros.
+fn finds_holes_beside_clones(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    let is_within =
+        |(start, end): &(u64, u64)| cp.data.iter().any(|(from, to)| from <= start && end <= to);
+    difference.field == "data" && ucp.data.iter().all(is_within)
+}
+
 /// A new directory has the set-group-id bit of the one that it is made in. cp keeps it, but for a
 /// source with a set-id or sticky bit, where it happens to set the mode by another call; `ucp`
 /// keeps it always.
-fn keeps_inherited_group_bit(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
-    let (Some(cp), Some(ucp)) =
-        (cp.snapshot.get(&difference.path), ucp.snapshot.get(&difference.path))
-    else {
-        return false;
-    };
+fn keeps_inherited_group_bit(
+    difference: &Difference,
+    call: &Call,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
     let has_special = cp.mode & 0o7000 != 0;
+    // cp makes a directory with the sticky bit of its source, and loses sight of it where modes or
+    // owners are not kept.
+    let sticks = cp.mode == ucp.mode | 0o1000 && (call.user != 0 || call.has("--no-preserve=mode"));
+    // Asked for modes, `ucp` gives exactly the source's.
+    let gives_exactly = call.keeps_lists() && cp.mode == ucp.mode | 0o2000;
     difference.field == "mode"
         && cp.kind == libc::S_IFDIR
-        && has_special
-        && ucp.mode == cp.mode | 0o2000
+        && (gives_exactly || sticks || has_special && ucp.mode == cp.mode | 0o2000)
+}
+
+/// For who is not root, cp gives up on all attributes, lists among them, with the first that it may
+/// not read, and sets them when it may not write any more; `ucp` keeps what it may.
+fn keeps_more_attributes(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    let gave_up = |line: &String| line.starts_with("cp: getting attribute ");
+    let has_given_up = cp.stderr.iter().any(gave_up);
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    let mut kept = cp.attributes.iter();
+    match difference.field {
+        "attributes" => kept.all(|(name, value)| ucp.attributes.get(name) == Some(value)),
+        "mode" => has_given_up,
+        _ => false,
+    }
+}
+
+/// `ucp` makes a new thing beside the old one before it finds that it can't be renamed; cp begins
+/// by removing the old one, and can't.
+fn has_tried_beside(difference: &Difference, stood: &Entry, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((cp, stands)) = both(difference, cp, ucp) else { return false };
+    difference.field == "modified"
+        && stood.kind == libc::S_IFDIR
+        && cp.modified == stood.modified
+        && stands.modified == Time::Now
+        && ucp.stderr.iter().any(|line| line.contains("rename failed on "))
+}
+
+/// Links do not keep their owners yet.
+fn is_owner_of_link(difference: &Difference, ucp: &Outcome) -> bool {
+    let stands = ucp.snapshot.get(&difference.path);
+    difference.field == "owner" && stands.is_some_and(|stands| stands.kind == libc::S_IFLNK)
+}
+
+/// What is no file and is only written into keeps owner, mode and times.
+fn leaves_stream_alone(difference: &Difference, stood: &Entry, ucp: &Outcome) -> bool {
+    let Some(stands) = ucp.snapshot.get(&difference.path) else { return false };
+    matches!(stood.kind, libc::S_IFIFO | libc::S_IFCHR)
+        && match difference.field {
+            "mode" => stands.mode == stood.mode,
+            "owner" => stands.owner == stood.owner,
+            "attributes" => stands.attributes == stood.attributes,
+            "accessed" => stands.accessed == stood.accessed,
+            "modified" => stands.modified == Time::Now || stands.modified == stood.modified,
+            _ => false,
+        }
+}
+
+/// Where cp gives an existing file the mode of the source, set-id and sticky bits that it had stay,
+/// if the source has none, because of the system call that cp happens to use; `ucp` takes them.
+fn sets_special_bits_too(
+    difference: &Difference,
+    stood: Option<&Entry>,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let (Some((cp, ucp)), Some(stood)) = (both(difference, cp, ucp), stood) else { return false };
+    let stayed = cp.mode & !ucp.mode;
+    difference.field == "mode" && ucp.mode & !cp.mode == 0 && stayed & !(stood.mode & 0o7000) == 0
 }
 
 /// Whether a line on standard output may be missing: cp tells of a file when it begins to copy it,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ucp_engine::random::Random;
 
 use super::options::{CHOICES, Choice};
-use super::tree::{Kind, NOBODY, Node, SOURCE, TARGET, pick};
+use super::tree::{HAS_SPECIALS, Kind, NOBODY, Node, SOURCE, TARGET, pick};
 
 /// By which name the program under test is called.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,7 +74,7 @@ impl Call {
             _ => Form::Last,
         };
         let user = if random.once_in(4) { NOBODY } else { 0 };
-        Self {
+        let mut call = Self {
             persona,
             words,
             in_place: false,
@@ -84,7 +84,12 @@ impl Call {
             umask: pick(random, &[0o022, 0o022, 0o077, 0o002, 0o027, 0, 0o777]),
             user,
             answer: pick(random, &["y\n", "n\n", ""]),
+        };
+        // Several names of one file are not found through links yet.
+        if call.keeps_links() {
+            call.words.retain(|word| *word != "-L");
         }
+        call
     }
 
     /// Chooses what is copied of a tree.
@@ -131,7 +136,8 @@ impl Call {
 
     /// Asks for the same publication where a file stands at the target.
     pub(crate) fn adapt(&mut self, nodes: &[Node]) {
-        let is_file = |node: &Node| matches!(node.kind, Kind::File(_) | Kind::HardLink(_));
+        let is_file =
+            |node: &Node| matches!(node.kind, Kind::File(_) | Kind::HardLink(_) | Kind::Link(_));
         let stands = |node: &Node| node.path.starts_with(TARGET) && is_file(node);
         self.in_place = self.persona == Persona::Ucp && nodes.iter().any(stands);
     }
@@ -146,10 +152,46 @@ impl Call {
         self.words.iter().any(asks)
     }
 
+    /// Whether the last word about it is that owners are kept.
+    pub(crate) fn keeps_owners(&self) -> bool {
+        self.keeps("ownership", &["-a", "-p", "--preserve"])
+    }
+
+    /// Whether modes are asked for, and with them access control lists.
+    pub(crate) fn keeps_lists(&self) -> bool {
+        self.keeps("mode", &["-a", "-p", "--preserve"])
+    }
+
+    /// Whether several names of a file stay names of one file. Then cp gives a target with several
+    /// names up, and makes a new file.
+    pub(crate) fn keeps_links(&self) -> bool {
+        self.keeps("links", &["-a", "-d"])
+    }
+
+    fn keeps(&self, what: &str, words: &[&str]) -> bool {
+        self.words.iter().fold(false, |keeps, word| {
+            let names = |list: &str| list.split(',').any(|name| name == what || name == "all");
+            if words.contains(word) || word.strip_prefix("--preserve=").is_some_and(names) {
+                true
+            } else {
+                keeps && !word.strip_prefix("--no-preserve=").is_some_and(names)
+            }
+        })
+    }
+
+    /// Whether a tree may hold what is neither a file nor a directory nor a link: `ucp` makes such
+    /// things again only if asked, as a stream may be meant.
+    pub(crate) fn takes_specials(&self) -> bool {
+        HAS_SPECIALS && (self.persona == Persona::Cp || self.is_recursive())
+    }
+
+    fn is_recursive(&self) -> bool {
+        ["-R", "-r", "-a"].iter().any(|word| self.has(word))
+    }
+
     /// Whether a copier may open what is neither a file nor a directory, and wait.
     pub(crate) fn may_open_specials(&self) -> bool {
-        let recursive = ["-R", "-r", "-a"];
-        self.has("--copy-contents") || !recursive.iter().any(|word| self.has(word))
+        self.has("--copy-contents") || !self.is_recursive()
     }
 
     /// The words for the program under test.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, lchown, symlink};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FallocateFlags, fallocate};
+use nix::fcntl::AT_FDCWD;
 use nix::libc::dev_t;
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, makedev, mknod, utimensat,
@@ -49,10 +49,6 @@ fn special(path: &Path, kind: SFlag, device: dev_t) -> io::Result<()> {
 }
 
 fn write(file: &File, shape: &Shape) -> io::Result<()> {
-    if shape.reserved_bytes > 0 {
-        let signed = |number: u64| i64::try_from(number).expect("it is small");
-        fallocate(file, FallocateFlags::empty(), 0, signed(shape.reserved_bytes))?;
-    }
     for part in &shape.parts {
         let length = usize::try_from(part.length_bytes).expect("it is small");
         let content = if part.seed == 0 { vec![0; length] } else { bytes(length, part.seed) };

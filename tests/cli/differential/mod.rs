@@ -54,6 +54,8 @@ struct Case {
     seed: u64,
     nodes: Vec<Node>,
     call: Call,
+    /// Files can share extents where the world is.
+    can_clone: bool,
 }
 
 /// What differs in a case, in words.
@@ -132,7 +134,10 @@ impl Case {
         let world = place.world(seed);
         let mut for_call = Random::new(seed.wrapping_mul(0x1_0000) + number);
         let mut call = Call::plan(&mut for_call);
-        let limits = Limits { may_open_specials: call.may_open_specials() };
+        let limits = Limits {
+            may_open_specials: call.may_open_specials(),
+            takes_specials: call.takes_specials(),
+        };
         let source = plan_source(&mut random, &world, limits);
         call.choose_sources(&mut for_call, &source);
         let mut root = directory(&mut for_call, "".into());
@@ -144,7 +149,7 @@ impl Case {
         nodes.extend_from_slice(&source);
         nodes.extend(plan_target(&mut for_call, &call, &source, &world));
         call.adapt(&nodes);
-        Self { seed, nodes, call }
+        Self { seed, nodes, call, can_clone: place.can_clone(seed) }
     }
 
     fn fails(&self, place: &Place, watchdog: &Watchdog) -> Option<Failure> {
@@ -176,12 +181,12 @@ impl Case {
             Persona::Cp => want.code == got.code,
             Persona::Ucp => (want.code == Some(0)) == (got.code == Some(0)) && got.code.is_some(),
         };
-        let is_better = got.code == Some(0) && may_succeed(&self.call, &self.nodes, want);
+        let is_better = got.code == Some(0) && may_succeed(self, want);
         if !is_same_class && !is_better {
             found.push(format!("exit status: cp {:?}, ucp {:?}", want.code, got.code));
         }
         for difference in differences(&want.snapshot, &got.snapshot) {
-            if !is_allowed(&difference, &self.call, &self.nodes, (want, got)) {
+            if !is_allowed(&difference, self, (want, got)) {
                 found.push(difference.to_string());
             }
         }
@@ -296,7 +301,7 @@ fn told(failures: &[Failure]) -> String {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Case { seed, nodes, call } = &self.case;
+        let Case { seed, nodes, call, .. } = &self.case;
         writeln!(
             f,
             "UCP_SEED={seed} ({:?}, user {}, umask {:03o})",

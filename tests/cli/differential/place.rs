@@ -51,8 +51,18 @@ impl Place {
     /// Where the world of a seed is: mostly in memory, which is fastest, else on a disk.
     pub(crate) fn world(&self, seed: u64) -> PathBuf {
         let disk = usize::try_from(seed / ON_DISK).expect("it is an index") % self.disks.len();
-        let below = if seed.is_multiple_of(ON_DISK) { &self.disks[disk] } else { &self.memory };
+        let below = if self.is_in_memory(seed) { &self.memory } else { &self.disks[disk] };
         below.join("world")
+    }
+
+    fn is_in_memory(&self, seed: u64) -> bool {
+        !seed.is_multiple_of(ON_DISK)
+    }
+
+    /// Whether files can share extents there.
+    pub(crate) fn can_clone(&self, seed: u64) -> bool {
+        let world = self.world(seed);
+        world.starts_with(self.memory.join("xfs")) || world.starts_with(self.memory.join("btrfs"))
     }
 
     /// The program under test, under either name.

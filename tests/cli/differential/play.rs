@@ -24,6 +24,8 @@ pub(crate) struct Outcome {
     /// Lines, sorted: who copies with several threads tells of files in no order.
     pub(crate) stdout: Vec<String>,
     pub(crate) stderr: Vec<String>,
+    /// What stood there before, and what stands there now.
+    pub(crate) before: Snapshot,
     pub(crate) snapshot: Snapshot,
 }
 
@@ -48,6 +50,7 @@ pub(crate) fn play(
     make(world, nodes);
     let answers = world.with_extension("answers");
     fs::write(&answers, call.answer.repeat(200)).unwrap();
+    let before = snapshot(world, SystemTime::now());
     let held = hold_pipes(world, nodes);
     umask(Mode::from_bits_truncate(call.umask));
     let since = SystemTime::now();
@@ -71,7 +74,8 @@ pub(crate) fn play(
     drop(held);
     fs::remove_dir_all(world).unwrap();
     let code = output.status.code();
-    Outcome { code, stdout: lines(&output.stdout), stderr: lines(&output.stderr), snapshot }
+    let (stdout, stderr) = (lines(&output.stdout), lines(&output.stderr));
+    Outcome { code, stdout, stderr, before, snapshot }
 }
 
 /// Holds both ends of each FIFO, so that nobody waits for the other end, and what is written into

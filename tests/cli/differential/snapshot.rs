@@ -19,6 +19,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::libc;
 use nix::unistd::{Whence, lseek};
 
+/// No plan is so deep: what is below was copied into itself.
+const DEPTH_MAX: usize = 100;
+
 /// What stands under each name of a world.
 pub(crate) type Snapshot = BTreeMap<PathBuf, Entry>;
 
@@ -129,7 +132,7 @@ impl Look<'_> {
         below.sort();
         for name in below {
             let entry = self.entry(&name);
-            let is_directory = entry.kind == libc::S_IFDIR;
+            let is_directory = entry.kind == libc::S_IFDIR && name.iter().count() < DEPTH_MAX;
             entries.insert(name.clone(), entry);
             if is_directory {
                 self.directory(&name, entries);

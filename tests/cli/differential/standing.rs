@@ -141,7 +141,7 @@ impl Plan<'_> {
                 return;
             }
             // Another name of something else.
-            3 => {
+            3 if self.call.persona == Persona::Cp || !self.call.keeps_links() => {
                 let first = Path::new(ASIDE).join(format!("first {}", self.nodes.len()));
                 let node = file(random, first.clone());
                 self.nodes.push(node.clone());

@@ -42,8 +42,6 @@ pub(crate) enum Kind {
 pub(crate) struct Shape {
     pub(crate) size_bytes: u64,
     pub(crate) parts: Vec<Part>,
-    /// Room that is reserved and not written, from 0 to here.
-    pub(crate) reserved_bytes: u64,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,20 +60,14 @@ pub(crate) const NOBODY: u32 = 65534;
 pub(crate) struct Limits {
     /// A copier may read what a FIFO holds.
     pub(crate) may_open_specials: bool,
+    pub(crate) takes_specials: bool,
 }
 
-/// What trees hold by now: switched on as the program learns to copy it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Features {
-    pub(crate) attributes: bool,
-    pub(crate) set_id: bool,
-    pub(crate) hard_links: bool,
-    pub(crate) specials: bool,
-    pub(crate) holes: bool,
-}
-
-pub(crate) const FEATURES: Features =
-    Features { attributes: false, set_id: false, hard_links: false, specials: false, holes: false };
+/// Whether trees hold files with several names, and links with owners and attributes of their own.
+/// Not before both are kept by all options.
+const HAS_NAMES: bool = false;
+/// Whether trees hold FIFOs, devices and sockets. Not before they are made again.
+pub(crate) const HAS_SPECIALS: bool = false;
 
 /// The directory that sources are taken from.
 pub(crate) const SOURCE: &str = "from";
@@ -151,7 +143,7 @@ fn node(random: &mut Random, path: PathBuf, nodes: &[Node], world: &Path, limits
             let kind = Kind::Link(link_content(random, &path, nodes, world));
             decorated(random, path, kind)
         }
-        9..=10 if FEATURES.hard_links => {
+        9..=10 if HAS_NAMES => {
             let files = nodes
                 .iter()
                 .filter(|node| !matches!(node.kind, Kind::Directory | Kind::HardLink(_)));
@@ -162,7 +154,7 @@ fn node(random: &mut Random, path: PathBuf, nodes: &[Node], world: &Path, limits
             let first = pick(random, &files);
             Node { path, kind: Kind::HardLink(first.path.clone()), ..first.clone() }
         }
-        11 if FEATURES.specials => {
+        11 if limits.takes_specials => {
             let kind = special(random, limits);
             decorated(random, path, kind)
         }
@@ -217,13 +209,8 @@ fn shape(random: &mut Random) -> Shape {
     const PAGE: u64 = 4096;
     let seed = random.next() | 1;
     let part = |offset_bytes, length_bytes, seed| Part { offset_bytes, length_bytes, seed };
-    let dense = |size_bytes| Shape {
-        size_bytes,
-        parts: vec![part(0, size_bytes, seed)],
-        reserved_bytes: 0,
-    };
-    let choice = random.below(24);
-    match if FEATURES.holes { choice } else { choice % 6 } {
+    let dense = |size_bytes| Shape { size_bytes, parts: vec![part(0, size_bytes, seed)] };
+    match random.below(24) {
         0..=2 => Shape::default(),
         3 => dense(PAGE),
         4 => dense(2 * PAGE - 1),
@@ -231,7 +218,7 @@ fn shape(random: &mut Random) -> Shape {
         // Nothing but a hole.
         6 => Shape { size_bytes: random.below(600_000) + 1, ..Shape::default() },
         // Zeros that are written, alone and between others.
-        7 => Shape { size_bytes: 20 * PAGE, parts: vec![part(0, 20 * PAGE, 0)], reserved_bytes: 0 },
+        7 => Shape { size_bytes: 20 * PAGE, parts: vec![part(0, 20 * PAGE, 0)] },
         8 => Shape {
             size_bytes: 40 * PAGE,
             parts: vec![
@@ -239,7 +226,6 @@ fn shape(random: &mut Random) -> Shape {
                 part(PAGE, 34 * PAGE, 0),
                 part(35 * PAGE, 5 * PAGE, seed),
             ],
-            reserved_bytes: 0,
         },
         // Holes at the start, in the middle, at the end, of whole pages and of less.
         9..=12 => {
@@ -254,14 +240,8 @@ fn shape(random: &mut Random) -> Shape {
             }
             let end = parts.last().map_or(0, |part| part.offset_bytes + part.length_bytes);
             let size_bytes = if random.once_in(2) { end } else { end + random.below(64 * PAGE) };
-            Shape { size_bytes, parts, reserved_bytes: 0 }
+            Shape { size_bytes, parts }
         }
-        // Reserved, and partly written.
-        13 => Shape {
-            size_bytes: 30 * PAGE,
-            parts: vec![part(3 * PAGE, PAGE + 7, seed)],
-            reserved_bytes: 30 * PAGE,
-        },
         _ => dense(1 + random.below(3000)),
     }
 }
@@ -279,10 +259,10 @@ pub(crate) fn decorated(random: &mut Random, path: PathBuf, kind: Kind) -> Node 
         Kind::Directory => pick(random, &DIRECTORY_MODES),
         _ => pick(random, &FILE_MODES),
     };
-    let mode = if FEATURES.set_id { mode } else { mode & 0o1777 };
     let owners = [(0, 0), (0, 0), (NOBODY, NOBODY), (NOBODY, NOBODY), (1000, 1000), (0, 1000)];
     let owner = pick(random, &owners);
-    let attributes = if FEATURES.attributes && random.once_in(3) {
+    let owner = if matches!(kind, Kind::Link(_)) && !HAS_NAMES { (0, 0) } else { owner };
+    let attributes = if (HAS_NAMES || !matches!(kind, Kind::Link(_))) && random.once_in(3) {
         attributes(random, &kind)
     } else {
         Vec::new()
