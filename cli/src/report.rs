@@ -190,6 +190,9 @@ impl Observer for Report {
             Event::Warned { path, warning } if self.verbosity != Verbosity::Quiet => {
                 self.warn(&format!("warning: {}: {}", named(path), words(warning)));
             }
+            Event::Kept { target, temporary, bytes } if self.verbosity != Verbosity::Quiet => {
+                self.complain(&kept_line(target, temporary, *bytes));
+            }
             Event::Failed(error) => self.failure(error),
             _ => {}
         }
@@ -274,6 +277,13 @@ fn rehearsed_line(event: &Event<'_>) -> Option<String> {
 fn deleted_line(path: &Path, kind: EntryKind) -> String {
     let what = if kind == EntryKind::Directory { "directory " } else { "" };
     format!("removed {what}{}", quote::always(path))
+}
+
+fn kept_line(target: &Path, temporary: &Path, bytes: u64) -> String {
+    let words = std::env::args_os().map(|word| quote::if_needed(&word));
+    let command = words.collect::<Vec<_>>().join(" ");
+    let (target, temporary) = (named(target), named(temporary));
+    format!("{} of {target} are kept in {temporary}; to go on: {command}", Bytes(bytes))
 }
 
 fn in_place_line(target: &Path, reason: &str) -> String {

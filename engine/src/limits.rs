@@ -72,6 +72,15 @@ pub const BATCH_FILE_BYTES_MAX: u64 = LARGE_BYTES_MIN;
 /// So few files are synced one by one: a sync of the file system writes what others have written,
 /// too.
 pub const BATCH_ALONE_MAX: usize = 4;
+/// A file of this size or more keeps a journal while it is copied, to go on after an interruption:
+/// below, copying it again takes no longer than a blink.
+pub const RESUME_BYTES_MIN: u64 = 128 * MIB;
+/// How often its journal notes how far it came.
+pub const JOURNAL_EVERY_BYTES: u64 = 64 * MIB;
+/// How many notes there are to a sync, where one costs little: a sync a GiB.
+pub const JOURNAL_NOTES_A_SYNC: u64 = 16;
+/// Bytes of a journal that are read: some 50,000 records, so 3 TiB. What is behind is copied again.
+pub const JOURNAL_BYTES_MAX: u32 = 1 << 20;
 /// How often a copy of a file begins again because the source was changed meanwhile.
 pub const SOURCE_CHANGED_RETRIES: u32 = 1;
 /// How many temporary names are tried before the copy of a file is given up.

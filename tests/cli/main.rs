@@ -28,6 +28,7 @@ mod output;
 mod publication;
 mod reflink;
 mod rehearsal;
+mod resume;
 mod sandbox;
 mod selection;
 mod signals;

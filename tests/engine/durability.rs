@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Mutex;
 
 use ucp_engine::copy::{
-    Cancellation, Durability, Event, Observer, Progress, Reflink, Request, Stage, copy_on,
+    Cancellation, Direct, Durability, Event, Observer, Progress, Reflink, Request, Stage, copy_on,
 };
 use ucp_engine::processor::{FaultPlan, OperationKind, SimulatedProcessor, SimulatedWorld};
 use ucp_engine::{Errno, Proactor};
@@ -110,5 +110,68 @@ fn a_sync_that_fails_is_not_taken_for_one_that_succeeds_later() {
         let plan = FaultPlan::none().fail_nth(number, OperationKind::Sync, Errno::EIO);
         let (_, done) = copy(&world, plan);
         check(&world, &done, &format!("when the {number}th sync failed"));
+    }
+}
+
+/// Where the kernel tells which boot it is.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Copies a file of many blocks with a journal; returns how many operations that took.
+fn copy_large(world: &SimulatedWorld, direct: Direct, plan: FaultPlan) -> u64 {
+    let record = plan.record();
+    let mut request = Request::new(["/large"], "/target/large");
+    let options = &mut request.options;
+    (options.direct, options.reflink, options.block_bytes) = (direct, Reflink::Never, 4096);
+    (options.small_bytes_max, options.large_bytes_min, options.resume_bytes_min) = (1, 1, 1);
+    options.journal_every_bytes = 4096;
+    let proactor = Proactor::new(Box::new(SimulatedProcessor::new(1, 64, world, plan)));
+    let cancellation = Cancellation::default();
+    let summary = copy_on(&proactor, &request, &(), &Progress::default(), &cancellation);
+    assert_eq!(summary.unwrap().failed, 0);
+    record.completions()
+}
+
+#[test]
+fn a_second_run_goes_on_and_believes_after_a_power_cut_only_what_was_synced() {
+    let content: Vec<u8> = (0..400_000_u32).flat_map(|it| (it | 1).to_le_bytes()).collect();
+    let content = &content[..300_000];
+    let new = || {
+        let world = SimulatedWorld::new();
+        world.add_directory("/proc/self");
+        world.add_directory("/target");
+        world.add_file("/proc/self/status", "Umask:\t0022\n");
+        world.add_file(BOOT, "11111111-1111-4111-8111-111111111111\n");
+        world.add_file("/large", content);
+        world
+    };
+    for direct in [Direct::On, Direct::Off] {
+        let whole = copy_large(&new(), direct, FaultPlan::none());
+        let (mut fewer_after_kill, mut fewer_after_cut) = (0, 0);
+        for moment in 0..whole {
+            let world = new();
+            let left: Rc<RefCell<Vec<(bool, SimulatedWorld)>>> = Rc::default();
+            let sink = Rc::clone(&left);
+            let plan = FaultPlan::none().call_after(moment, move |world: &SimulatedWorld| {
+                let cuts = (0..3).map(|seed| (true, world.crash(moment * 3 + seed)));
+                sink.borrow_mut().extend(cuts);
+                sink.borrow_mut().push((false, world.after_kill()));
+            });
+            copy_large(&world, direct, plan);
+            for (is_cut, left) in left.take() {
+                if is_cut {
+                    left.add_file(BOOT, "22222222-2222-4222-8222-222222222222\n");
+                }
+                let operations = copy_large(&left, direct, FaultPlan::none());
+                let is_whole = left.read("/target/large").as_deref() == Some(content);
+                assert!(is_whole, "after {moment} operations, a power cut: {is_cut}, {direct:?}");
+                assert_eq!(left.files("/target").len(), 1, "after {moment}: {is_cut}, {direct:?}");
+                let fewer = if is_cut { &mut fewer_after_cut } else { &mut fewer_after_kill };
+                *fewer += u64::from(operations + 20 < whole);
+            }
+        }
+        assert!(fewer_after_kill > whole / 3, "{direct:?}: {fewer_after_kill} of {whole} went on");
+        // Only what goes past the page cache is synced on the way.
+        let goes_on = direct == Direct::On;
+        assert_eq!(fewer_after_cut > 0, goes_on, "{direct:?}: {fewer_after_cut}");
     }
 }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use ucp_engine::Proactor;
 use ucp_engine::copy::{
     Cancellation, Direct, Durability, Event, Holes, Observer, PipelineMode, Progress, Reflink,
-    Request, Stage, Summary, TargetRole, copy_on,
+    Request, Resume, Stage, Summary, TargetRole, copy_on,
 };
 use ucp_engine::operation::{FileKind, FileTimes};
 use ucp_engine::processor::{
@@ -27,6 +27,9 @@ use ucp_engine::units::WallTime;
 
 /// How many copies the suite simulates, unless `UCP_SIMULATIONS` asks for another number.
 const SIMULATIONS: u64 = 10_000;
+
+/// Where the kernel tells which boot it is.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 type Tree = BTreeMap<PathBuf, TreeEntry>;
 
@@ -114,6 +117,7 @@ impl Scenario {
             world.add_directory(directory);
         }
         world.add_file("/proc/self/status", "Name:\tucp\nUmask:\t0022\n");
+        world.add_file(BOOT, "11111111-1111-4111-8111-111111111111\n");
         world.add_file("/elsewhere/precious", "keep me");
         let files = add_tree(&world, &mut random, Path::new("/source/tree"), 3);
         let (sources, target, names) = choose_shape(&world, &mut random, &files);
@@ -178,6 +182,9 @@ impl Scenario {
             count("power cut meanwhile");
             let done = self.check_done(&world, &told, &record);
             *counts.entry("done before a power cut".to_owned()).or_default() += done;
+            // What was not synced is taken for copied by nobody.
+            world.add_file(BOOT, "22222222-2222-4222-8222-222222222222\n");
+            self.check_second_run(&world, &record);
         }
         let told = listener.0.lock().unwrap().clone();
         let done = self.check_done(&self.world.crash(!self.seed), &told, &record);
@@ -580,6 +587,9 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.pipeline = [PipelineMode::Unlinked, PipelineMode::Linked][pick(random, 2)];
     options.durability = [Durability::None, Durability::Data, Durability::Full][pick(random, 3)];
     options.stage = if random.once_in(4) { Stage::Never } else { Stage::Auto };
+    options.resume_bytes_min = [1, 8192, 1 << 20][pick(random, 3)];
+    options.journal_every_bytes = [1, 512, 4096][pick(random, 3)];
+    options.resume = if random.once_in(8) { Resume::Never } else { Resume::Auto };
     options.in_place = random.once_in(8);
 }
 

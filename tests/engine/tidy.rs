@@ -30,6 +30,7 @@ const PURE: &[&str] = &[
     "copy/file_system.rs",
     "copy/fingerprint.rs",
     "copy/holes.rs",
+    "copy/journal.rs",
     "copy/options/",
     "copy/pipeline.rs",
     "copy/publication.rs",

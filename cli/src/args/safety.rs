@@ -25,6 +25,9 @@ pub(crate) struct Safety {
     /// Write over this block device, even if it is in use or holds something: repeat TARGET's name
     #[arg(long, value_name = "DEVICE", value_parser = path())]
     pub(crate) destroy_data: Vec<PathBuf>,
+    /// Begin again with large files that were interrupted, and keep nothing of one that is
+    #[arg(long)]
+    pub(crate) no_resume: bool,
     /// Give up all files but the sources and the target's place before anything is done (Landlock)
     #[arg(long)]
     pub(crate) sandbox: bool,
@@ -53,6 +56,9 @@ impl Safety {
         };
         options.in_place = self.in_place;
         options.destroy_data.clone_from(&self.destroy_data);
+        if self.no_resume {
+            options.resume = copy::Resume::Never;
+        }
         options.stage = match self.stage {
             Stage::Auto => copy::Stage::Auto,
             Stage::Never => copy::Stage::Never,

@@ -67,6 +67,16 @@ pub enum Event<'a> {
         /// What it was.
         kind: EntryKind,
     },
+    /// The copy of a large file was interrupted. What there is of it is kept, and the same copy, made
+    /// again, goes on from there.
+    Kept {
+        /// Which.
+        target: &'a Path,
+        /// Where what there is of it lies, with a journal beside it.
+        temporary: &'a Path,
+        /// How much of it is written.
+        bytes: u64,
+    },
     /// A file could not be copied. The others go on.
     Failed(&'a Error),
 }

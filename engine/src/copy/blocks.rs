@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::in_flight::{Hashed, InFlight};
 use super::io::cancelled;
+use super::journal::{Note, RECORD_BYTES};
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
+use super::resume::Journal;
 use super::throttle::Throttle;
 use super::zeros::leave_out;
 use super::{Cancellation, Progress};
@@ -13,7 +15,8 @@ use crate::buffer::{Buffer, BufferPool, Lease};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{RETRIES_MAX, THROTTLE_WAIT_MAX};
 use crate::operation::{
-    Cause, Chain, CompletionEvent, Handle, Operation, OperationError, Read, Timeout, Write,
+    Cause, Chain, CompletionEvent, File, Handle, Operation, OperationError, Read, Sync, SyncReach,
+    Timeout, Write,
 };
 use crate::proactor::{CompletionHandler, Initiator};
 use crate::units::Moment;
@@ -41,7 +44,12 @@ pub(super) struct BlockCopy {
     pub(super) failed_side: Option<Side>,
     /// Bytes that were zeros and are not written.
     pub(super) left_out: u64,
+    /// Where it is noted how far it came, and the file that this is of.
+    pub(super) journal: Option<(Journal, File)>,
 }
+
+/// What the operations for the journal are tagged with: no block has this number.
+const JOURNAL_TAG: u32 = u32::MAX;
 
 /// One of the two files.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -87,7 +95,71 @@ impl BlockCopy {
             cancellation,
             failed_side: None,
             left_out: 0,
+            journal: None,
         }
+    }
+
+    /// The same, noting how far it came.
+    pub(super) fn with_journal(self, journal: Option<(Journal, File)>) -> Self {
+        Self { journal, ..self }
+    }
+
+    /// Before this byte all is written.
+    pub(super) fn written_below(&self) -> u64 {
+        self.pipeline.written_below()
+    }
+
+    /// Notes how far it came, now and then. What can't be noted is copied again one day.
+    fn note_progress(&mut self, initiator: &mut Initiator<'_>) {
+        let end = self.pipeline.written_below();
+        let Some((journal, _)) = &mut self.journal else { return };
+        let note = journal.recorder.on_progress(end);
+        self.note(note, initiator);
+    }
+
+    fn note(&mut self, note: Option<Note>, initiator: &mut Initiator<'_>) {
+        let Some((journal, target)) = &self.journal else { return };
+        let operation = match note {
+            None => return,
+            Some(Note::Sync) => {
+                Operation::Sync(Sync { file: target.clone(), reach: SyncReach::Data })
+            }
+            Some(Note::Record { offset_bytes, record }) => Operation::Write(Write {
+                handle: Handle::from(&journal.file),
+                length: u32::try_from(record.len()).unwrap_or(0),
+                buffer: Buffer::Vec(record.to_vec()),
+                offset_bytes,
+                start: 0,
+            }),
+        };
+        if initiator.start(operation, JOURNAL_TAG).is_err() {
+            // What is under way stays so: nothing more is noted.
+            self.retries += 1;
+        }
+    }
+
+    fn on_noted(
+        &mut self,
+        result: Result<u32, OperationError>,
+        is_sync: bool,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        let at = self.pipeline.written_below();
+        let Some((journal, _)) = &mut self.journal else { return Ok(()) };
+        match (result, is_sync) {
+            // What the sync could not write is lost, and counts as written (`fsync(2)`, NOTES).
+            (Err(error), true) => return Err(self.fail(error.errno, Side::Target, at)),
+            (Ok(_), true) => {
+                let note = journal.recorder.on_synced();
+                self.note(Some(note), initiator);
+            }
+            (Ok(bytes), false) if bytes as usize == RECORD_BYTES => {
+                journal.recorder.on_recorded();
+            }
+            // Nothing more is noted behind a record that is not whole.
+            (_, false) => {}
+        }
+        Ok(())
     }
 
     /// The same, at this rate.
@@ -294,7 +366,9 @@ impl BlockCopy {
             Ok(bytes) => {
                 self.progress.add_bytes(u64::from(bytes));
                 let step = self.pipeline.on_write_complete(block, bytes);
-                self.take(step, write.buffer, initiator)
+                self.take(step, write.buffer, initiator)?;
+                self.note_progress(initiator);
+                Ok(())
             }
             Err(error) => {
                 let at = write.offset_bytes;
@@ -329,7 +403,9 @@ impl BlockCopy {
         };
         self.progress.add_bytes(u64::from(written.unwrap_or(0)));
         let step = self.pipeline.on_pair_complete(block, read, written);
-        self.take(step, pair.buffer, initiator)
+        self.take(step, pair.buffer, initiator)?;
+        self.note_progress(initiator);
+        Ok(())
     }
 
     /// Starts an operation again that the kernel asked to be tried again, or fails.
@@ -417,6 +493,10 @@ impl CompletionHandler for BlockCopy {
     ) -> Result<(), Error> {
         let (block, result) = (event.token.tag, event.result);
         match event.into_operation() {
+            Some(Operation::Write(_)) if block == JOURNAL_TAG => {
+                self.on_noted(result, false, initiator)
+            }
+            Some(Operation::Sync(_)) => self.on_noted(result, true, initiator),
             Some(Operation::Read(read)) => self.on_read_complete(block, result, read, initiator),
             Some(Operation::Write(write)) => {
                 self.on_write_complete(block, result, write, initiator)

@@ -6,6 +6,7 @@ use super::blocks::{BlockCopy, Side};
 use super::fingerprint::Fingerprint;
 use super::holes::HolePlan;
 use super::in_flight::InFlight;
+use super::journal::Reached;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
 use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
@@ -433,15 +434,23 @@ impl Worker<'_> {
             let preallocates = route.preallocate && !plan.finds_zeros;
             self.move_segments(source, new, geometry, plan, (unit, preallocates), labels).await
         } else {
-            let pipeline = Pipeline::new(geometry);
-            self.move_blocks(source, target, geometry, pipeline, None, labels).await
+            self.begin_journal(status, new, geometry.write_alignment > 1).await;
+            // Blocks begin at multiples of the alignments.
+            // What is to be hashed is read whole.
+            let is_hashed = self.hashing.borrow().is_some();
+            let there = if is_hashed { 0 } else { new.reached.written_bytes };
+            let start = there - there % u64::from(geometry.block_bytes);
+            let rest = Segment { start, end: size };
+            let pipeline = Pipeline::of_segments(geometry, vec![rest]);
+            self.job.progress.add_bytes(start);
+            self.move_blocks(source, new, geometry, pipeline, None, labels).await
         };
         if route.read_alignment > 1 {
             // If it is read again, because it was changed, it may be read through the page cache.
             let _ = self.set_direct(source, false).await;
         }
         let hole_bytes = moved?;
-        if Pipeline::is_padded(&geometry) {
+        if Pipeline::is_padded(&geometry) || new.reached != Reached::default() {
             self.cut(target, size, labels).await?;
         }
         Ok(((route.path, route.reason), hole_bytes))
@@ -473,7 +482,7 @@ impl Worker<'_> {
             let mode = if unit.is_some() { PipelineMode::Unlinked } else { geometry.mode };
             let geometry = Geometry { mode, ..geometry };
             let pipeline = Pipeline::of_segments(geometry, part.segments);
-            let moved = self.move_blocks(source, &new.file, geometry, pipeline, unit, labels);
+            let moved = self.move_blocks(source, new, geometry, pipeline, unit, labels);
             written += data - moved.await?;
         }
         Ok(size - written)
@@ -483,7 +492,7 @@ impl Worker<'_> {
     async fn move_blocks(
         &self,
         source: &File,
-        target: &File,
+        new: &NewFile,
         geometry: Geometry,
         pipeline: Pipeline,
         zero_unit: Option<u32>,
@@ -501,17 +510,21 @@ impl Worker<'_> {
         };
         // What is written through the page cache is written by a helper, who has no table.
         let is_direct = geometry.write_alignment > 1;
+        let target = &new.file;
         let target = if is_direct { handle(target) } else { Handle::from(target) };
         let files = (handle(source), target);
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
         let work = (geometry, pipeline, zero_unit);
         let hashing = self.hashing.take().map(|hashing| InFlight::new(hashing, geometry.depth));
         let copy = BlockCopy::new(work, files, pool, hashing, progress, cancellation)
-            .with_throttle(self.job.throttle.clone());
+            .with_throttle(self.job.throttle.clone())
+            .with_journal(new.journal.take().map(|journal| (journal, new.file.clone())));
         let ran = self.run_blocks(copy).await;
         let (mut copy, outcome) = ran.map_err(|error| error.on(labels.target()))?;
         self.hashing.replace(copy.hashing.take().map(InFlight::into_fingerprinter));
         let (failed_side, left_out) = (copy.failed_side, copy.left_out);
+        new.interrupted_at.set(copy.written_below());
+        *new.journal.borrow_mut() = copy.journal.take().map(|(journal, _)| journal);
         drop(copy);
         tasks.release_files();
         outcome.map(|()| left_out).map_err(|error| match failed_side {

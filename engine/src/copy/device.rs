@@ -81,7 +81,7 @@ impl Worker<'_> {
         }
         let made = Made::Device { block_bytes };
         let known = Known { is_existing: true, ..Known::default() };
-        Ok(Some(NewFile { file, target: target.clone(), made, known }))
+        Ok(Some(NewFile::new(file, target.clone(), made, known)))
     }
 
     async fn open_exclusively(

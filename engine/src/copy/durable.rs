@@ -42,7 +42,7 @@ struct Member {
 
 enum Waiting {
     /// A file under its temporary name.
-    File { new: NewFile, written: Box<Written> },
+    File { new: Box<NewFile>, written: Box<Written> },
     /// Something that has its name already: a link.
     Named,
 }
@@ -95,7 +95,7 @@ impl Worker<'_> {
         self.join(Member {
             directory,
             name,
-            what: Waiting::File { new, written: Box::new(written) },
+            what: Waiting::File { new: Box::new(new), written: Box::new(written) },
         });
     }
 
@@ -246,7 +246,7 @@ impl Worker<'_> {
             let labels = Alone(Entry { directory: &member.directory, name: &member.name });
             let settled = match (outcome, member.what) {
                 (Ok(()), Waiting::File { new, written }) => {
-                    self.finish_file(new, *written, publication, &labels).await
+                    self.finish_file(*new, *written, publication, &labels).await
                 }
                 (Ok(()), Waiting::Named) => {
                     self.tell_done(&labels.target(), false);
@@ -311,7 +311,7 @@ impl Member {
     async fn lose(self, error: Error, worker: &Worker<'_>, again: &mut Again) {
         match self.what {
             Waiting::File { new, written } => {
-                worker.discard(new).await;
+                worker.discard(*new).await;
                 worker.job.progress.forget_file(written.moved.bytes);
                 again.push((self.directory, self.name));
             }
@@ -321,7 +321,7 @@ impl Member {
 
     async fn discard(self, worker: &Worker<'_>) {
         if let Waiting::File { new, .. } = self.what {
-            worker.discard(new).await;
+            worker.discard(*new).await;
         }
     }
 }

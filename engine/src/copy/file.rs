@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::data::Moved;
 use super::file_system::tells_at_close;
+use super::journal::Reached;
 use super::publish::{NewFile, Target};
 use super::worker::{Labels, Worker};
 use super::{Action, Copied, Durability, EntryKind, Event, Publication, Verified};
@@ -92,6 +93,9 @@ impl Worker<'_> {
             }
         };
         let new = self.make_durable(new, waits, labels).await?;
+        if new.journal.borrow().is_some() || new.reached != Reached::default() {
+            self.remove_journal(&new).await;
+        }
         if waits {
             self.wait(new, Written { moved, elapsed: self.since(started) }, labels);
             return Ok(());
@@ -250,7 +254,10 @@ impl Worker<'_> {
         match moved {
             Ok(moved) => Ok((new, moved)),
             Err(error) => {
-                self.discard(new).await;
+                let is_cancelled = error.kind() == ErrorKind::Cancelled;
+                if !is_cancelled || !self.keep_interrupted(&new, labels).await {
+                    self.discard(new).await;
+                }
                 Err(error)
             }
         }

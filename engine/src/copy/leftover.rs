@@ -3,7 +3,9 @@
 use nix::libc;
 
 use super::attributes::Known;
+use super::journal::Reached;
 use super::publish::{Made, NewFile, Target};
+use super::resume::TakenUp;
 use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
 use crate::error::{Errno, Error, ErrorKind};
@@ -18,6 +20,7 @@ impl Worker<'_> {
         &self,
         target: &Target,
         replaced: Option<&FileStatus>,
+        source: &FileStatus,
         labels: &dyn Labels,
     ) -> Result<NewFile, Error> {
         let label = |error: Error| error.on(labels.target());
@@ -25,21 +28,25 @@ impl Worker<'_> {
             let name = Name::new(temporary_name(target.name.as_bytes(), self.salt(attempt)))
                 .map_err(|errno| label(Error::from_errno("create", errno)))?;
             let open = Open::create_new(Place::at(&target.directory, &name), 0o600).confined();
-            let file = match self.io.open(open).await {
-                Ok(file) => file,
+            let (file, status, reached) = match self.io.open(open).await {
+                Ok(file) => match self.claim(&file).await {
+                    Ok(Some(status)) => (file, status, Reached::default()),
+                    Ok(None) => continue,
+                    Err(error) => {
+                        self.io.remove(&target.directory, &name, false).await;
+                        return Err(label(error));
+                    }
+                },
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    self.remove_leftover(target, &name).await.map_err(label)?;
-                    continue;
+                    match self.take_up(target, &name, source).await.map_err(label)? {
+                        Some(TakenUp { file, status, reached }) => (file, status, reached),
+                        None => {
+                            self.remove_leftover(target, &name).await.map_err(label)?;
+                            continue;
+                        }
+                    }
                 }
                 Err(error) => return Err(label(error)),
-            };
-            let status = match self.claim(&file).await {
-                Ok(Some(status)) => status,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.io.remove(&target.directory, &name, false).await;
-                    return Err(label(error));
-                }
             };
             let made = Made::Temporary { name, replaces: replaced.is_some() };
             let known = Known {
@@ -48,7 +55,7 @@ impl Worker<'_> {
                 inherited: target.heritage.permissions,
                 ..Known::default()
             };
-            let mut new = NewFile { file, target: target.clone(), made, known };
+            let mut new = NewFile { reached, ..NewFile::new(file, target.clone(), made, known) };
             if let Some(replaced) = replaced
                 && let Err(error) = self.give_owner(&new.file, &status, replaced).await
             {
@@ -141,6 +148,8 @@ impl Worker<'_> {
                 return Ok(());
             }
             if is_claimed {
+                // First: it speaks of this temporary, and of no other.
+                self.remove_journal_of(target).await;
                 self.io.remove(directory, name, false).await;
                 return Ok(());
             }

@@ -186,7 +186,9 @@ impl Worker<'_> {
             return Err(label(Error::new(ErrorKind::AlreadyExists, "publish list", reason)));
         }
         let replaced = place.standing.as_ref();
-        let new = self.make_temporary(&place.target, replaced, &place.labels).await?;
+        // A manifest is not copied: there is nothing to go on with.
+        let nothing = FileStatus::default();
+        let new = self.make_temporary(&place.target, replaced, &nothing, &place.labels).await?;
         let mode = replaced.map_or(0o666 & !self.job.options.umask, |standing| standing.mode);
         let written = self.fill_manifest(list, &new.file, manifest.form, mode).await;
         let published = match written.map_err(label) {

@@ -219,6 +219,17 @@ impl Pipeline {
         self.read(block, chunk)
     }
 
+    /// All bytes before this one are written, or need not be.
+    pub(super) fn written_below(&self) -> u64 {
+        let in_flight = self.blocks.iter().filter_map(|block| match block {
+            BlockState::Idle => None,
+            BlockState::Reading(chunk)
+            | BlockState::Pairing(chunk)
+            | BlockState::Writing(chunk) => Some(chunk.file_offset),
+        });
+        in_flight.min().unwrap_or(self.segment.start)
+    }
+
     /// Gives no block anything new: the copy has failed or was cancelled.
     pub(super) fn stop(&mut self) {
         self.is_stopped = true;

@@ -6,11 +6,15 @@
 //! in place:          what stands there is opened, written, and cut to its new length
 //! ```
 
+use std::cell::{Cell, RefCell};
+
 use nix::libc;
 
 use super::access::Heritage;
 use super::attributes::Known;
+use super::journal::Reached;
 use super::publication::{Decision, Standing, decide};
+use super::resume::Journal;
 use super::route::magic;
 use super::worker::{Labels, Worker};
 use super::{KeepMode, Publication};
@@ -43,6 +47,12 @@ pub(super) struct NewFile {
     pub(super) made: Made,
     /// What is known of its attributes.
     pub(super) known: Known,
+    /// How much of it an interrupted copy has left.
+    pub(super) reached: Reached,
+    /// Where it is noted how far the copy has come, if it is.
+    pub(super) journal: RefCell<Option<Journal>>,
+    /// Before this byte all was written when its copy was interrupted.
+    pub(super) interrupted_at: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -63,6 +73,12 @@ pub(super) enum Made {
 }
 
 impl NewFile {
+    /// A file that nothing is written of.
+    pub(super) fn new(file: File, target: Target, made: Made, known: Known) -> Self {
+        let (reached, journal) = (Reached::default(), RefCell::default());
+        Self { file, target, made, known, reached, journal, interrupted_at: Cell::new(0) }
+    }
+
     /// Whether it is part of a stage.
     pub(super) fn is_staged(&self) -> bool {
         matches!(self.made, Made::Staged)
@@ -107,7 +123,7 @@ impl Worker<'_> {
             let file = self.io.open(open.confined()).await;
             let file = file.map_err(|error| error.on(labels.target()))?;
             let known = self.known_of_new(target, mode);
-            return Ok(NewFile { file, target: target.clone(), made: Made::Staged, known });
+            return Ok(NewFile::new(file, target.clone(), Made::Staged, known));
         }
         let mut target = target.clone();
         for _ in 0..LINKS_FOLLOWED_MAX {
@@ -148,9 +164,9 @@ impl Worker<'_> {
                     }
                     None => self.open_in_place(&target, None, "not a regular file", labels).await,
                 },
-                Decision::Create => self.make_temporary(&target, None, labels).await,
+                Decision::Create => self.make_temporary(&target, None, source, labels).await,
                 Decision::Replace => {
-                    match self.make_temporary(&target, status.as_ref(), labels).await {
+                    match self.make_temporary(&target, status.as_ref(), source, labels).await {
                         Err(error) if is_refusal(&error) => {
                             let reason = "a new file can't be made beside it";
                             self.open_in_place(&target, status.as_ref(), reason, labels).await
@@ -227,6 +243,9 @@ impl Worker<'_> {
             Made::Temporary { name, .. } => name,
             Made::InPlace { .. } | Made::Device { .. } => return,
         };
+        if new.journal.borrow().is_some() || new.reached != Reached::default() {
+            self.remove_journal(&new).await;
+        }
         // The descriptor keeps the lock until the name is gone.
         let is_gone = self.io.remove(&new.target.directory, name, false).await;
         if !is_gone && new.is_staged() {
@@ -406,7 +425,7 @@ impl Worker<'_> {
             inherited: None,
         };
         let made = Made::InPlace { reason, is_stream };
-        Ok(NewFile { file, target: target.clone(), made, known })
+        Ok(NewFile::new(file, target.clone(), made, known))
     }
 }
 

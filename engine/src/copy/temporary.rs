@@ -19,6 +19,11 @@ pub(super) fn stage_name(name: &[u8], attempt: u64) -> Vec<u8> {
     made_from(name, attempt, "stage")
 }
 
+/// The name of the journal of the temporary that is found again.
+pub(super) fn journal_name(name: &[u8]) -> Vec<u8> {
+    made_from(name, 0, "journal")
+}
+
 fn made_from(name: &[u8], attempt: u64, kind: &str) -> Vec<u8> {
     let mut random = Random::new(attempt);
     let salt = if attempt == 0 { 0 } else { random.next() };

@@ -49,6 +49,12 @@ pub struct Options {
     pub stage: Stage,
     /// What is hashed, compared and written down.
     pub verification: Verification,
+    /// Whether the copy of a large file that was interrupted goes on where it stopped.
+    pub resume: Resume,
+    /// From this size on a file is large for that.
+    pub resume_bytes_min: u64,
+    /// How often it is noted how far such a copy has come.
+    pub journal_every_bytes: u64,
     /// Blocks of a large file in flight.
     pub depth: u32,
     /// Bytes of one block.
@@ -79,6 +85,9 @@ impl Default for Options {
             in_place: false,
             stage: Stage::default(),
             verification: Verification::default(),
+            resume: Resume::default(),
+            resume_bytes_min: crate::limits::RESUME_BYTES_MIN,
+            journal_every_bytes: crate::limits::JOURNAL_EVERY_BYTES,
             depth: crate::limits::DEPTH_DEFAULT,
             block_bytes: crate::limits::BLOCK_BYTES_DEFAULT,
             small_bytes_max: crate::limits::SMALL_BYTES_MAX,

@@ -12,6 +12,16 @@ pub enum Durability {
     Full,
 }
 
+/// Whether the copy of a large file that was interrupted goes on where it stopped.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Resume {
+    /// It does, if its source is as it was.
+    #[default]
+    Auto,
+    /// It begins again, and nothing is kept of an interrupted one.
+    Never,
+}
+
 /// Whether a new directory is staged and published whole.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Stage {
