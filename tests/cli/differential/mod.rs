@@ -76,6 +76,37 @@ fn copies_are_those_of_gnu_cp() {
     assert!(failures.is_empty(), "{}", told(&failures));
 }
 
+#[test]
+fn a_second_copy_of_all_leaves_nothing_behind_and_engines_agree() {
+    require_root!();
+    let scratch = Scratch::public();
+    let watchdog = Watchdog::default();
+    in_mount_namespace(|| {
+        let place = Place::mount(&scratch, 0);
+        for seed in 0..trees() / 20 {
+            let case = Case::plan(seed, 0, &place);
+            let call = Call { user: 0, ..case.call.clone() };
+            let sources = case.nodes.iter().filter(|node| !node.path.starts_with(tree::TARGET));
+            let nodes: Vec<Node> = sources.cloned().collect();
+            let copy = |script: &str| {
+                let words = ["-c".into(), script.into(), place.program("ucp").into()].to_vec();
+                let shell = Copier { program: Path::new("/bin/sh"), name: "sh", words };
+                play(&place.world(seed), &nodes, &call, &shell, &watchdog)
+            };
+            let once = copy("\"$0\" -a -T from to");
+            let twice = copy("\"$0\" -a -T from to && \"$0\" -a -T from to");
+            let threads = copy("\"$0\" --engine=threads -a -T from to");
+            for (name, other) in [("twice", twice), ("threads", threads)] {
+                let found = differences(&once.snapshot, &other.snapshot);
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                assert_eq!(once.code, Some(0), "UCP_SEED={seed}: {once:?}");
+                assert_eq!(other.code, Some(0), "UCP_SEED={seed} {name}: {other:?}");
+                assert!(found.is_empty(), "UCP_SEED={seed} {name}: {found:#?}");
+            }
+        }
+    });
+}
+
 fn trees() -> u64 {
     env::var("UCP_DIFFERENTIAL").ok().and_then(|trees| trees.parse().ok()).unwrap_or(2000)
 }
