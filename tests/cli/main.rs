@@ -14,6 +14,7 @@ mod doctor;
 mod durable;
 mod engines;
 mod failures;
+mod faults;
 mod fidelity;
 mod help;
 mod holes;

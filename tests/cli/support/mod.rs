@@ -2,6 +2,7 @@
 
 mod extents;
 mod file_system;
+mod injector;
 mod loop_device;
 mod run;
 mod scratch;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use extents::{allocated_bytes, data_map, make_sparse};
 pub(crate) use file_system::{in_mount_namespace, on_file_system};
+pub(crate) use injector::Injector;
 pub(crate) use loop_device::LoopDevice;
 pub(crate) use run::{Background, Ran, UCP, run};
 pub(crate) use scratch::Scratch;
