@@ -9,6 +9,8 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod durability;
+mod mirror;
+mod flips;
 mod proactor;
 mod rate;
 mod simulation;
