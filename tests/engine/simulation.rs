@@ -13,17 +13,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
-use ucp_engine::Proactor;
 use ucp_engine::copy::{
     Cancellation, Direct, Durability, Event, Holes, Observer, PipelineMode, Progress, Reflink,
     Request, Resume, Stage, Summary, TargetRole, copy_on,
 };
+use ucp_engine::digest::Algorithm;
 use ucp_engine::operation::{FileKind, FileTimes};
 use ucp_engine::processor::{
-    Fault, FaultPlan, FaultRecord, MountOptions, SimulatedProcessor, SimulatedWorld, TreeEntry,
+    Fault, FaultPlan, FaultRecord, MountOptions, OperationKind, SimulatedProcessor, SimulatedWorld,
+    TreeEntry,
 };
 use ucp_engine::random::Random;
 use ucp_engine::units::WallTime;
+use ucp_engine::{ErrorKind, Proactor};
 
 /// How many copies the suite simulates, unless `UCP_SIMULATIONS` asks for another number.
 const SIMULATIONS: u64 = 10_000;
@@ -103,6 +105,8 @@ impl Observer for Listener {
 struct Scenario {
     seed: u64,
     world: SimulatedWorld,
+    /// Its file system is one that a device is known to be behind.
+    has_device: bool,
     request: Request,
     /// Source file to target file, as the rules of cp map them.
     names: Vec<(PathBuf, PathBuf)>,
@@ -112,7 +116,9 @@ struct Scenario {
 impl Scenario {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let world = SimulatedWorld::with_root(mount_options(&mut random));
+        let mount = mount_options(&mut random);
+        let has_device = mount.magic == 0xef53;
+        let world = SimulatedWorld::with_root(mount);
         for directory in ["/proc/self", "/source", "/target", "/elsewhere"] {
             world.add_directory(directory);
         }
@@ -123,8 +129,9 @@ impl Scenario {
         let (sources, target, names) = choose_shape(&world, &mut random, &files);
         let mut request = Request::new(sources, target);
         choose_options(&mut request, &mut random);
+        choose_verification(&mut request, &mut Random::new(seed ^ 0x7665_7269));
         let before = tree(&world, "/");
-        Self { seed, world, request, names, before }
+        Self { seed, world, has_device, request, names, before }
     }
 
     /// Runs the copy and checks everything; returns what happened, counted.
@@ -138,6 +145,14 @@ impl Scenario {
         let mut plan = FaultPlan::swarm(self.seed).with_sources("/source");
         if random.once_in(4) {
             plan = FaultPlan::none();
+        }
+        // A later sync of data could not be told from the one before the verification.
+        let options = &self.request.options;
+        let is_verified = options.verification.verify.is_some() && self.has_device;
+        if is_verified && options.durability != Durability::Data {
+            // Without their answers only the cache can be read back, and is said to have been.
+            plan = plan.spare(OperationKind::CacheStatus).spare(OperationKind::FileSystemStatus);
+            plan = plan.flip_once_in([0, 1, 3][usize::try_from(self.seed % 3).unwrap()]);
         }
         if random.once_in(5) {
             let cancellation = cancellation.clone();
@@ -162,6 +177,29 @@ impl Scenario {
             *counts.entry(format!("fault: {fault}")).or_default() += times;
         }
         let mut count = |what: &str| *counts.entry(what.to_owned()).or_default() += 1;
+        if let Ok(summary) = &outcome
+            && record.of(Fault::Flipped) > 0
+            && !summary.was_cancelled
+        {
+            count("flipped");
+            let seed = self.seed;
+            assert!(
+                summary.failed > 0,
+                "seed {seed}: a bit flipped, and nobody saw it: {summary:?}"
+            );
+        }
+        if let Ok(summary) = &outcome
+            && record.of(Fault::Flipped) == 0
+        {
+            let (seed, changes) = (self.seed, record.changes());
+            let is_false = summary.failure == Some(ErrorKind::DoesNotVerify);
+            let counts = record.counts();
+            assert!(
+                !is_false,
+                "seed {seed}: no bit flipped: {summary:?} {changes:?} {counts:?} {:?}",
+                self.request
+            );
+        }
         self.check_published(&self.world, &record, "at the end");
         assert_eq!(self.world.open_files(), [""; 0], "seed {}: left open", self.seed);
         match &outcome {
@@ -591,6 +629,13 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.journal_every_bytes = [1, 512, 4096][pick(random, 3)];
     options.resume = if random.once_in(8) { Resume::Never } else { Resume::Auto };
     options.in_place = random.once_in(8);
+}
+
+/// A third of the copies is verified, and as many have a digest of each file, or both.
+fn choose_verification(request: &mut Request, random: &mut Random) {
+    let verification = &mut request.options.verification;
+    verification.verify = random.once_in(3).then_some(Algorithm::Xxh3_128);
+    verification.digest = random.once_in(3).then_some(Algorithm::Crc32c);
 }
 
 fn pick(random: &mut Random, count: u64) -> usize {

@@ -80,7 +80,12 @@ impl Worker<'_> {
         }
         let expected = match moved.fingerprint.take() {
             Some(seen) => *seen,
-            None => self.fingerprint_of(source, status, moved.bytes, wanted, labels).await?,
+            None => {
+                // A source that grew was cloned as long as it was by then.
+                let cloned = self.io.status_of(&new.file).await.map_err(|e| e.on(labels.target()));
+                let size = cloned?.size_bytes.max(moved.bytes);
+                self.fingerprint_of(source, status, size, wanted, labels).await?
+            }
         };
         if wanted.units.is_some() {
             if moved.path == DataPath::Clone {

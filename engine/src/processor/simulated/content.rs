@@ -38,11 +38,26 @@ struct Page {
     bytes: Option<Bytes>,
     is_dirty: bool,
     is_cached: bool,
+    /// What the device has by now, where it is not what was written: a bit flipped behind the file
+    /// system. A cached page hides it.
+    on_device: Option<Bytes>,
 }
 
 impl Page {
     /// Whether a seek takes it for data. What was allocated and never written is a hole, until a
     /// read brings its zeros into the page cache (`iomap_seek_hole` in `fs/iomap/seek.c`).
+    /// What the device gives: the bytes that were written, or what has become of them.
+    fn device_bytes(&self) -> Option<&PageBytes> {
+        self.on_device.as_deref().or(self.bytes.as_deref())
+    }
+
+    /// It is not in the page cache any more: what the device has is all that there is.
+    fn forget(&mut self) {
+        if let Some(bytes) = self.on_device.take() {
+            self.bytes = Some(bytes);
+        }
+    }
+
     fn counts_as_data(&self) -> bool {
         self.bytes.is_some() || self.is_cached
     }
@@ -93,8 +108,9 @@ impl Content {
         let length = length.min(self.length.saturating_sub(offset));
         for (number, inside, step, at) in pieces(offset, length) {
             let bytes = match self.pages.get_mut(&number) {
+                Some(page) if is_direct => page.device_bytes(),
                 Some(page) => {
-                    page.is_cached |= !is_direct;
+                    page.is_cached = true;
                     page.bytes.as_deref()
                 }
                 None => None,
@@ -109,7 +125,7 @@ impl Content {
         let mut bytes = vec![0; small(self.length)];
         for (number, page) in &self.pages {
             let start = small(number * PAGE_BYTES);
-            if let (Some(page), Some(rest)) = (&page.bytes, bytes.get_mut(start..)) {
+            if let (Some(page), Some(rest)) = (page.device_bytes(), bytes.get_mut(start..)) {
                 let length = rest.len().min(page.len());
                 rest[..length].copy_from_slice(&page[..length]);
             }
@@ -140,6 +156,7 @@ impl Content {
             Arc::make_mut(target)[inside..inside + step].copy_from_slice(&bytes[at..at + step]);
             page.is_dirty = true;
             page.is_cached = !is_direct;
+            page.on_device = None;
             written += step as u64;
         }
         if written > 0 {
@@ -255,7 +272,26 @@ impl Content {
     pub(super) fn uncache(&mut self, offset: u64, length: u64) {
         for (_, page) in self.pages.range_mut(Self::page_range(offset, length)) {
             page.is_cached &= page.is_dirty;
+            if !page.is_cached {
+                page.forget();
+            }
         }
+    }
+
+    /// Flips a bit of what the device has, if the byte is in a page that was written.
+    pub(super) fn flip(&mut self, offset: u64, bit: u8) -> bool {
+        let number = offset / PAGE_BYTES;
+        let Some(page) = self.pages.get_mut(&number) else { return false };
+        let Some(bytes) = page.device_bytes() else { return false };
+        let mut bytes = *bytes;
+        bytes[small(offset % PAGE_BYTES)] ^= bit;
+        let bytes = Arc::new(bytes);
+        self.durable_pages.insert(number, Some(Arc::clone(&bytes)));
+        page.on_device = Some(bytes);
+        if !page.is_cached {
+            page.forget();
+        }
+        true
     }
 
     /// The pages that a range touches; a length of 0 means to the end.
@@ -319,9 +355,10 @@ impl Content {
             }
         }
         left.durable_pages.split_off(&length.div_ceil(PAGE_BYTES));
-        let pages = left.durable_pages.iter().map(|(number, bytes)| {
-            (*number, Page { bytes: bytes.clone(), is_dirty: false, is_cached: false })
-        });
+        let pages = left
+            .durable_pages
+            .iter()
+            .map(|(number, bytes)| (*number, Page { bytes: bytes.clone(), ..Page::default() }));
         left.pages = pages.collect();
         // What lies behind the end in the last page reads as zeros once the file grows again.
         left.zero(length, length.next_multiple_of(PAGE_BYTES) - length);

@@ -11,6 +11,7 @@ use crate::operation::{
     AllocateMode, CURRENT_POSITION, DirectoryEntry, FileKind, SeekTarget, SyncReach, push_entry,
 };
 use crate::processor::slots::Memory;
+use crate::random::Random;
 use crate::units::WallTime;
 
 /// The length of the longest file of ext4 with blocks of 4 KiB.
@@ -257,6 +258,15 @@ impl World {
             }
             Body::Link(_) | Body::Pipe(_) | Body::Node => Err(Errno::EINVAL),
         }
+    }
+
+    /// Flips a random bit of a regular file on its device, behind the file system; false if there
+    /// is none.
+    pub(super) fn flip_a_bit(&mut self, descriptor: u32, random: &mut Random) -> bool {
+        let Ok(number) = self.file(descriptor).map(|file| file.inode) else { return false };
+        let Body::Regular(content) = &mut self.node_mut(number).body else { return false };
+        let length = content.length();
+        length > 0 && content.flip(random.below(length), 1 << random.below(8))
     }
 
     /// A sync that failed: what was to be written is lost, and counts as written.

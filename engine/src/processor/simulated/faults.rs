@@ -48,6 +48,8 @@ pub enum Fault {
     SourceReplacedByLink,
     /// A file system tells something wrong about a file's holes.
     HoleLie,
+    /// A bit of a file flips on its device, after the first sync of its data.
+    Flipped,
     /// An operation fails because the script says so.
     Scripted,
     /// A flag is set, or a hook is called, at a moment that the plan names.
@@ -56,7 +58,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ShortTransfer,
         Self::InputOutput,
         Self::NoSpace,
@@ -72,6 +74,7 @@ impl Fault {
         Self::SourceRewritten,
         Self::SourceReplacedByLink,
         Self::HoleLie,
+        Self::Flipped,
         Self::Scripted,
         Self::Hooked,
     ];
@@ -195,6 +198,7 @@ pub struct FaultPlan {
     /// Files at or below these paths change.
     sources: Vec<PathBuf>,
     early_return_once_in: u64,
+    flip_once_in: u64,
     hooks: BTreeMap<u64, Vec<Hook>>,
     /// How many operations of each kind have begun.
     begun: BTreeMap<OperationKind, u64>,
@@ -315,6 +319,21 @@ impl FaultPlan {
         self
     }
 
+    /// No operation of a kind suffers anything by chance.
+    #[must_use]
+    pub fn spare(mut self, kind: OperationKind) -> Self {
+        self.chances.retain(|(other, _), _| *other != kind);
+        self
+    }
+
+    /// After one of `times` syncs of data on average, a bit of the file flips on its device, behind
+    /// the file system's back: what only reading back finds.
+    #[must_use]
+    pub fn flip_once_in(mut self, times: u64) -> Self {
+        self.flip_once_in = times;
+        self
+    }
+
     /// The files at or below `path` are those that change, each once at the most.
     #[must_use]
     pub fn with_sources(mut self, path: impl AsRef<Path>) -> Self {
@@ -413,6 +432,11 @@ impl FaultPlan {
             recorded.changes.push(SourceChange { path, fault });
             *recorded.counts.entry(fault).or_default() += 1;
         }
+    }
+
+    /// Whether a bit flips in the file whose data was synced now.
+    pub(super) fn flips(&mut self, random: &mut Random) -> bool {
+        self.flip_once_in > 0 && random.once_in(self.flip_once_in)
     }
 
     /// Whether the wait that begins now ends before what it waits for.

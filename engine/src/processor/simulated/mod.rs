@@ -44,7 +44,7 @@ use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{RETRIES_MAX, SLOTS_MAX};
 use crate::operation::{
     Chain, CompletionEventQueue, File, Operation, OperationId, ProcessorIdentity, RegisteredFile,
-    Timeout, Token,
+    SyncReach, Timeout, Token,
 };
 use crate::random::Random;
 use crate::units::{Moment, WallTime};
@@ -335,6 +335,9 @@ impl SimulatedProcessor {
             let soon = self.now() + TURN;
             self.states[other as usize].key = Some(self.schedule(soon, Due::Completion(other)));
         }
+        if result == 0 {
+            self.flip_after_sync(index);
+        }
         self.restore(index, result);
         self.slots.conceal(index);
         if let Some(next) = complete(&mut self.slots, index, result, &mut self.ready) {
@@ -410,6 +413,18 @@ impl SimulatedProcessor {
             && memory.is_writable()
         {
             memory.put(filled, rest);
+        }
+    }
+
+    /// A device that has taken data may change it.
+    fn flip_after_sync(&mut self, index: u32) {
+        let Operation::Sync(sync) = self.slots.operation(index) else { return };
+        if sync.reach != SyncReach::Data || !self.plan.flips(&mut self.random) {
+            return;
+        }
+        let Ok(descriptor) = perform::of_file(&sync.file) else { return };
+        if self.world.lock().flip_a_bit(descriptor, &mut self.random) {
+            self.plan.record().count(Fault::Flipped);
         }
     }
 
