@@ -9,7 +9,6 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod durability;
-mod mirror;
 mod flips;
 mod proactor;
 mod rate;

@@ -403,6 +403,25 @@ mod tests {
     }
 
     #[test]
+    fn a_flip_is_hidden_by_a_cached_page_and_seen_on_the_device() {
+        let (mut content, mut room) = (Content::default(), 10);
+        content.write(0, &[7; 100], false, &mut room);
+        content.sync();
+        assert!(content.flip(50, 1));
+        let byte = |content: &mut Content, is_direct| {
+            let mut read = 0;
+            content.read(50, 1, is_direct, |_, bytes| read = bytes[0]);
+            read
+        };
+        assert_eq!((byte(&mut content, false), byte(&mut content, true)), (7, 6));
+        content.uncache(0, 0);
+        assert_eq!((byte(&mut content, false), byte(&mut content, true)), (6, 6));
+        content.write(50, &[9], false, &mut room);
+        assert_eq!((byte(&mut content, false), byte(&mut content, true)), (9, 9));
+        assert!(!content.flip(1 << 20, 1), "nothing is there");
+    }
+
+    #[test]
     fn bytes_read_back_as_written_over_pages_and_holes() {
         let mut content = content(&[(4090, b"across the pages"), (12_288, b"x")]);
         let mut got = [9; 20];
