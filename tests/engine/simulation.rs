@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
 use ucp_engine::copy::{
-    Cancellation, Direct, Durability, Event, Holes, Observer, PipelineMode, Progress, Reflink,
-    Request, Resume, Stage, Summary, TargetRole, copy_on,
+    Cancellation, Direct, Durability, Event, Holes, Keep, KeepMode, Observer, PipelineMode,
+    Preserve, Progress, Reflink, Request, Resume, Stage, Summary, TargetRole, copy_on,
 };
 use ucp_engine::digest::Algorithm;
 use ucp_engine::operation::{FileKind, FileTimes};
@@ -374,6 +374,9 @@ impl Scenario {
     fn check_complete(&self, world: &SimulatedWorld, record: &FaultRecord, when: &str) {
         let seed = self.seed;
         let after = tree(world, "/");
+        if record.changes().is_empty() {
+            self.check_links(&after, when);
+        }
         for (source, target) in &self.names {
             let copy = after.get(target);
             let copy = copy.unwrap_or_else(|| panic!("seed {seed}: {target:?} is missing"));
@@ -397,6 +400,20 @@ impl Scenario {
             let (copy, original) = (copy.status, original.status);
             assert_eq!(copy.mode, original.mode, "seed {seed}: mode of {target:?} {when}");
             assert_eq!(copy.modified, original.modified, "seed {seed}: times of {target:?} {when}");
+        }
+    }
+
+    /// Names of one file are names of one copy, if that was asked for.
+    fn check_links(&self, after: &Tree, when: &str) {
+        if !self.request.options.preserve.links {
+            return;
+        }
+        let mut copies: BTreeMap<u64, u64> = BTreeMap::new();
+        for (source, target) in &self.names {
+            let Some(copy) = after.get(target) else { continue };
+            let inode = self.before[source].status.inode;
+            let first = *copies.entry(inode).or_insert(copy.status.inode);
+            assert_eq!(first, copy.status.inode, "seed {}: {target:?} {when}", self.seed);
         }
     }
 
@@ -629,6 +646,16 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.journal_every_bytes = [1, 512, 4096][pick(random, 3)];
     options.resume = if random.once_in(8) { Resume::Never } else { Resume::Auto };
     options.in_place = random.once_in(8);
+    if random.once_in(3) {
+        options.preserve = Preserve {
+            mode: KeepMode::Lists,
+            ownership: true,
+            links: true,
+            attributes: Keep::Silently,
+            is_asked: true,
+            ..Preserve::default()
+        };
+    }
 }
 
 /// A third of the copies is verified, and as many have a digest of each file, or both.
