@@ -4,6 +4,8 @@ use nix::sys::signal::Signal;
 use ucp_engine::ErrorKind;
 use ucp_engine::copy::Summary;
 
+use crate::gnu::Persona;
+
 /// How the program ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ExitStatus {
@@ -34,6 +36,22 @@ impl ExitStatus {
             Self::StorageFailed => 8,
             Self::SourceChanged => 9,
             Self::Interrupted(signal) => u8::try_from(128 + signal as i32).unwrap_or(u8::MAX),
+        }
+    }
+
+    /// The status of a command line that makes no sense.
+    pub(crate) fn of_usage(persona: Persona) -> Self {
+        match persona {
+            Persona::Ucp => Self::Usage,
+            Persona::Cp => Self::SomeFailed,
+        }
+    }
+
+    /// The same as called under this name: `cp` knows no classes of failure.
+    pub(crate) fn for_persona(self, persona: Persona) -> Self {
+        match (persona, self) {
+            (Persona::Ucp, status) | (_, status @ (Self::Done | Self::Interrupted(_))) => status,
+            (Persona::Cp, _) => Self::SomeFailed,
         }
     }
 

@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod ask;
 mod colour;
 mod command;
 mod exit;
 mod explain;
+mod gnu;
 mod json;
 mod list;
 mod patterns;

@@ -8,14 +8,17 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
-use ucp_engine::copy::{EntryKind, Event, Observer, PathCounts, Publication, Summary};
+use ucp_engine::copy::{
+    Copied, EntryKind, Event, Observer, PathCounts, Publication, Question, Summary,
+};
 use ucp_engine::units::Bytes;
 use ucp_engine::{Error, ErrorKind};
 
 use crate::colour::{self, Tone};
 use crate::exit::ExitStatus;
+use crate::gnu::{self, Persona};
 use crate::progress::Display;
-use crate::{explain, json, quote};
+use crate::{ask, explain, json, quote};
 
 /// How much is told.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -37,6 +40,8 @@ pub(crate) enum Listing {
     None,
     /// Each file that was copied, as `cp -v` lists it.
     Names,
+    /// The same, with how each was copied, as `cp --debug` says it.
+    Debug,
     /// The same, with the reasons.
     Explained,
     /// All that happens, for programs.
@@ -47,13 +52,27 @@ pub(crate) enum Listing {
 pub(crate) struct Report {
     verbosity: Verbosity,
     listing: Listing,
+    persona: Persona,
     display: Display,
     output: Mutex<Output>,
+    asking: Mutex<()>,
 }
 
 impl Report {
-    pub(crate) fn new(verbosity: Verbosity, listing: Listing, display: Display) -> Self {
-        Self { verbosity, listing, display, output: Mutex::new(Output::new()) }
+    pub(crate) fn new(
+        persona: Persona,
+        verbosity: Verbosity,
+        listing: Listing,
+        display: Display,
+    ) -> Self {
+        Self {
+            verbosity,
+            listing,
+            persona,
+            display,
+            output: Mutex::new(Output::new()),
+            asking: Mutex::default(),
+        }
     }
 
     /// Tells why nothing could be begun. Nothing is printed after this.
@@ -77,7 +96,10 @@ impl Report {
     fn failure(&self, error: &Error) {
         // What was only stopped is told once, for all files, in the end.
         if error.kind() != ErrorKind::Cancelled {
-            self.complain_as(Tone::Failure, &failure_line(error));
+            match self.persona {
+                Persona::Ucp => self.complain_as(Tone::Failure, &failure_line(error)),
+                Persona::Cp => self.complain(&gnu::failure(error)),
+            }
         }
     }
 
@@ -90,6 +112,9 @@ impl Report {
         self.flush();
         if let (true, Some(signal)) = (summary.was_cancelled, signal) {
             self.complain(&format!("stopped by {signal}"));
+        }
+        if self.persona == Persona::Cp {
+            return;
         }
         if self.verbosity == Verbosity::Verbose {
             complain_raw(&engine_line(summary));
@@ -126,14 +151,19 @@ impl Report {
             (_, Event::WouldCopy(_) | Event::WouldDelete { .. }) => {
                 rehearsed_line(event).filter(|_| self.verbosity != Verbosity::Quiet)
             }
-            (Listing::Names, Event::Copied(copied)) => {
-                // As in cp: a directory that was there is only entered.
-                let is_told = copied.publication != Publication::Existing;
-                is_told.then(|| copied_line(copied.source, copied.target))
+            (Listing::Names, Event::Copied(copied)) if is_listed(copied) => {
+                Some(copied_lines(copied))
             }
-            (Listing::Names | Listing::Explained, Event::Deleted { path, kind }) => {
-                Some(deleted_line(path, *kind))
+            (Listing::Debug, Event::Copied(copied)) if is_listed(copied) => {
+                Some(format!("{}{}", copied_lines(copied), gnu::debug_line(copied)))
             }
+            (Listing::Debug, Event::Stayed { target, .. }) => {
+                Some(format!("skipped {}", quote::always(target)))
+            }
+            (
+                Listing::Names | Listing::Debug | Listing::Explained,
+                Event::Deleted { path, kind },
+            ) => Some(deleted_line(path, *kind)),
             (Listing::Explained, Event::Copied(copied)) => Some(explain::lines(copied)),
             _ => None,
         };
@@ -167,7 +197,8 @@ impl Report {
     }
 
     fn complain_as(&self, tone: Tone, line: &str) {
-        self.display.beside(|| complain_raw(&format!("{} {line}", colour::name(tone))));
+        let name = beginning(self.persona, tone);
+        self.display.beside(|| complain_raw(&format!("{name} {line}")));
     }
 }
 
@@ -176,10 +207,19 @@ impl Observer for Report {
         self.listing != Listing::None
     }
 
+    fn may_overwrite(&self, question: &Question<'_>) -> bool {
+        // Others who ask or print wait.
+        let _one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.flush();
+        self.display.beside(|| ask::may_overwrite(self.persona, question))
+    }
+
     fn on_event(&self, event: &Event<'_>) {
         self.list(event);
         match event {
-            Event::Copied(copied) if self.verbosity == Verbosity::Verbose => {
+            Event::Copied(copied)
+                if self.verbosity == Verbosity::Verbose && self.persona == Persona::Ucp =>
+            {
                 if let Publication::InPlace(reason) = copied.publication {
                     self.complain(&in_place_line(copied.target, reason));
                 }
@@ -193,6 +233,9 @@ impl Observer for Report {
             Event::Kept { target, temporary, bytes } if self.verbosity != Verbosity::Quiet => {
                 self.complain(&kept_line(target, temporary, *bytes));
             }
+            Event::Repeated { source, is_directory } if self.verbosity != Verbosity::Quiet => {
+                self.complain(&gnu::repeated(source, *is_directory));
+            }
             Event::Failed(error) => self.failure(error),
             _ => {}
         }
@@ -200,14 +243,27 @@ impl Observer for Report {
 }
 
 /// Prints a complaint about the command line, and where to read more.
-pub(crate) fn complain_about_usage(complaint: &str) {
-    let name = colour::name(Tone::Failure);
-    complain_raw(&format!("{name} {complaint}\nTry 'ucp --help' for more information."));
+pub(crate) fn complain_about_usage(persona: Persona, complaint: &str) {
+    let name = beginning(persona, Tone::Failure);
+    // cp has nothing more to say about this one.
+    let more = match complaint.starts_with("cannot combine --target-directory") {
+        true if persona == Persona::Cp => String::new(),
+        _ => format!("\nTry '{} --help' for more information.", persona.name()),
+    };
+    complain_raw(&format!("{name} {complaint}{more}"));
+}
+
+/// What a line begins with.
+fn beginning(persona: Persona, tone: Tone) -> &'static str {
+    match persona {
+        Persona::Ucp => colour::name(tone),
+        Persona::Cp => "cp:",
+    }
 }
 
 /// Prints a warning about the command line.
-pub(crate) fn warn(warning: &str) {
-    complain_raw(&format!("{} warning: {warning}", colour::name(Tone::Warning)));
+pub(crate) fn warn(persona: Persona, warning: &str) {
+    complain_raw(&format!("{} warning: {warning}", beginning(persona, Tone::Warning)));
 }
 
 /// Tells of a failure outside a copy.
@@ -244,8 +300,19 @@ fn failure_line(error: &Error) -> String {
     line
 }
 
-fn copied_line(source: &Path, target: &Path) -> String {
-    format!("{} -> {}", quote::always(source), quote::always(target))
+/// Whether `cp -v` lists it: all but directories that were there.
+fn is_listed(copied: &Copied<'_>) -> bool {
+    copied.publication != Publication::Existing
+}
+
+fn copied_lines(copied: &Copied<'_>) -> String {
+    let (source, target) = (quote::always(copied.source), quote::always(copied.target));
+    let removed = if copied.removed { format!("removed {target}\n") } else { String::new() };
+    let backup = match copied.backup {
+        Some(backup) => format!(" (backup: {})", quote::always(backup)),
+        None => String::new(),
+    };
+    format!("{removed}{source} -> {target}{backup}")
 }
 
 /// What a dry run says would be done.
@@ -263,7 +330,7 @@ fn rehearsed_line(event: &Event<'_>) -> Option<String> {
                 (EntryKind::SymbolicLink, _) => "copy link",
                 _ => "copy",
             };
-            let line = format!("would {verb} {}", copied_line(copied.source, copied.target));
+            let line = format!("would {verb} {}", copied_lines(copied));
             Some(match copied.kind {
                 EntryKind::File => format!("{line} ({})", count(copied.bytes, "byte")),
                 _ => line,
@@ -417,7 +484,7 @@ mod tests {
     use std::time::Duration;
 
     use ucp_engine::Errno;
-    use ucp_engine::copy::DataPath;
+    use ucp_engine::copy::{self, DataPath};
 
     use super::*;
 
@@ -493,6 +560,12 @@ mod tests {
 
     #[test]
     fn lines_about_files_are_those_of_cp() {
-        assert_eq!(copied_line(Path::new("a"), Path::new("b/a c")), "'a' -> 'b/a c'");
+        let (source, target) = (Path::new("a"), Path::new("b/a c"));
+        let mut copied = Copied::new(source, target, copy::EntryKind::File);
+        assert_eq!(copied_lines(&copied), "'a' -> 'b/a c'");
+        copied.backup = Some(Path::new("b/a c~"));
+        assert_eq!(copied_lines(&copied), "'a' -> 'b/a c' (backup: 'b/a c~')");
+        (copied.removed, copied.backup) = (true, None);
+        assert_eq!(copied_lines(&copied), "removed 'b/a c'\n'a' -> 'b/a c'");
     }
 }

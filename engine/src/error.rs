@@ -46,6 +46,44 @@ impl ErrorKind {
     }
 }
 
+/// What the rules of copying refuse, for callers who have words of their own for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Source and target are the same file.
+    SameFile,
+    /// This run has made the target itself.
+    JustCreated,
+    /// A directory comes where something else stands.
+    DirectoryOntoFile,
+    /// Something else comes where a directory stands.
+    FileOntoDirectory,
+    /// A directory would be copied into itself.
+    IntoItself,
+    /// A symbolic link leads back to a directory above it.
+    LinkLoop,
+    /// The target is a symbolic link that leads to nothing.
+    DanglingTarget,
+    /// The source is a symbolic link that leads to nothing.
+    DanglingSource,
+    /// The backup would have the source's name.
+    BackupIsSource,
+    /// A symbolic link that is relative would lead elsewhere from there.
+    RelativeLink,
+    /// A symbolic link stands below the operand: it is not written through.
+    LinkBelow,
+    /// A device, FIFO or socket stands below the operand: it is not written into.
+    SpecialBelow,
+    /// Directories are not copied unless asked for.
+    DirectoryOmitted,
+    /// What stands there may not be replaced.
+    NotReplaced,
+    /// Where sources keep their paths, the target is not a directory.
+    ParentsNeedDirectory,
+    /// Several sources, or a target directory, need a directory.
+    TargetNotDirectory,
+}
+
 /// One failure: what was being done, on which file, at which byte, and why.
 ///
 /// The message names the operation and the place. The cause is in `source()` only, so a caller that
@@ -58,6 +96,8 @@ pub struct Error {
     offset_bytes: Option<u64>,
     errno: Option<Errno>,
     reason: Option<String>,
+    refusal: Option<Refusal>,
+    copied_from: Option<Box<Path>>,
 }
 
 impl Error {
@@ -73,14 +113,59 @@ impl Error {
             Errno::EOPNOTSUPP | Errno::ENOSYS => ErrorKind::Unsupported,
             _ => ErrorKind::Io,
         };
-        Self { kind, what, path: None, offset_bytes: None, errno: Some(errno), reason: None }
+        Self {
+            kind,
+            what,
+            path: None,
+            offset_bytes: None,
+            errno: Some(errno),
+            reason: None,
+            refusal: None,
+            copied_from: None,
+        }
     }
 
     /// A failure of `what` for a `reason` that is not an errno.
     #[must_use]
     pub fn new(kind: ErrorKind, what: &'static str, reason: impl Into<String>) -> Self {
         let reason = Some(reason.into());
-        Self { kind, what, path: None, offset_bytes: None, errno: None, reason }
+        Self {
+            kind,
+            what,
+            path: None,
+            offset_bytes: None,
+            errno: None,
+            reason,
+            refusal: None,
+            copied_from: None,
+        }
+    }
+
+    /// A failure of `what` because the rules of copying refuse it.
+    #[must_use]
+    pub fn refused(what: &'static str, refusal: Refusal) -> Self {
+        let error = Self::new(ErrorKind::Operand, what, refusal.to_string());
+        Self { refusal: Some(refusal), ..error }
+    }
+
+    /// The same failure, with what the kernel would say to it.
+    #[must_use]
+    pub fn because(self, errno: Errno) -> Self {
+        let reason = format!("{}: {}", self.reason(), std::io::Error::from(errno));
+        Self { errno: Some(errno), reason: Some(reason), ..self }
+    }
+
+    /// The same failure, as one of `what`.
+    #[must_use]
+    pub fn doing(self, what: &'static str) -> Self {
+        Self { what, ..self }
+    }
+
+    /// The same failure, with the source of what was being made.
+    #[must_use]
+    pub fn copying(mut self, source: impl AsRef<Path>) -> Self {
+        self.copied_from.get_or_insert_with(|| source.as_ref().into());
+        self
     }
 
     /// The same failure, with the file that it happened on.
@@ -128,10 +213,27 @@ impl Error {
         self.offset_bytes
     }
 
+    /// The rule that refused, if one did.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
+    }
+
+    /// The source of what was being made, if that was told.
+    #[must_use]
+    pub fn copied_from(&self) -> Option<&Path> {
+        self.copied_from.as_deref()
+    }
+
     /// The kernel's answer, if the kernel refused.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         self.errno
+    }
+
+    /// Whether something stands there already.
+    pub(crate) fn is_there(&self) -> bool {
+        self.errno == Some(Errno::EEXIST)
     }
 
     /// Why, in words and without the place: the errno's message, or the reason given.
@@ -142,6 +244,29 @@ impl Error {
             (None, Some(errno)) => std::io::Error::from(errno).to_string(),
             (None, None) => "unknown reason".to_owned(),
         }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SameFile => "source and target are the same file",
+            Self::JustCreated => "will not overwrite just-created file",
+            Self::DirectoryOntoFile => "cannot overwrite non-directory with directory",
+            Self::FileOntoDirectory => "cannot overwrite a directory with a file",
+            Self::IntoItself => "cannot copy a directory into itself",
+            Self::LinkLoop => "a symbolic link leads back to a directory above it",
+            Self::DanglingTarget => "not writing through dangling symbolic link",
+            Self::DanglingSource => "the symbolic link leads to nothing",
+            Self::BackupIsSource => "its backup would destroy the source",
+            Self::RelativeLink => "can make relative symbolic links only in current directory",
+            Self::LinkBelow => "not writing through a symbolic link",
+            Self::SpecialBelow => "not writing into a special file",
+            Self::DirectoryOmitted => "it is a directory, and -r was not given",
+            Self::NotReplaced => "it exists and is not replaced",
+            Self::ParentsNeedDirectory => "with --parents, the destination must be a directory",
+            Self::TargetNotDirectory => "it is not a directory",
+        })
     }
 }
 

@@ -40,7 +40,7 @@ pub mod random;
 mod sys;
 pub mod units;
 
-pub use error::{Errno, Error, ErrorKind};
+pub use error::{Errno, Error, ErrorKind, Refusal};
 pub use operation::{CompletionEvent, Operation, OperationError};
 pub use proactor::{CompletionHandler, Initiator, Proactor};
 pub use processor::OperationProcessor;

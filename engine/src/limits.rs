@@ -85,6 +85,8 @@ pub const JOURNAL_BYTES_MAX: u32 = 1 << 20;
 pub const SOURCE_CHANGED_RETRIES: u32 = 1;
 /// How many temporary names are tried before the copy of a file is given up.
 pub const TEMPORARY_ATTEMPTS_MAX: u64 = 16;
+/// How many names of backups are tried while others take them.
+pub const BACKUP_ATTEMPTS_MAX: u32 = 64;
 /// How often a leftover that is locked is looked at again. The ring of a killed process keeps its
 /// files, and so their locks, until a worker of the kernel has taken it down (`io_ring_exit_work`),
 /// some 30 ms after the process has gone. A run that is alive keeps its lock for longer.

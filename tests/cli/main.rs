@@ -13,6 +13,7 @@ mod differential;
 mod doctor;
 mod durable;
 mod engines;
+mod existing;
 mod failures;
 mod faults;
 mod fidelity;
@@ -26,6 +27,7 @@ mod mirror;
 
 mod operands;
 mod output;
+mod persona;
 mod publication;
 mod reflink;
 mod rehearsal;

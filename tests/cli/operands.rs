@@ -172,8 +172,14 @@ fn two_sources_with_one_target_name_are_refused_as_cp_refuses_them() {
     compare_with_cp(&[
         ("two files", &["a", "o/a", "e"]),
         ("two directories are merged", &["d", "o/d", "e"]),
-        ("a file that a directory has brought", &["d", "m/d", "e"]),
     ]);
+    // Where a directory has brought the first one, cp overwrites it: that loses what was copied.
+    let scratch = Scratch::new();
+    fill(&scratch);
+    let ran = scratch.ucp(["d", "m/d", "e"]);
+    ran.exits(1).says(&["will not overwrite just-created", "e/d/x"]).says_lines(1);
+    assert_eq!(scratch.read("e/d/x"), b"x");
+    assert_eq!(scratch.read("e/d/old"), b"only in m");
     let scratch = Scratch::new();
     fill(&scratch);
     let ran = scratch.ucp(["a", "o/a", "e"]);

@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "copy/options/",
     "copy/pipeline.rs",
     "copy/publication.rs",
+    "copy/verdict.rs",
     "copy/reason.rs",
     "copy/reread.rs",
     "copy/route.rs",

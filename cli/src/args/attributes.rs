@@ -81,6 +81,11 @@ struct Sum {
 }
 
 impl Attributes {
+    /// Whether trees are asked for with all that is in them (`-a`).
+    pub(crate) fn is_archive(&self) -> bool {
+        self.words.0.contains(&Word::Archive)
+    }
+
     /// Tells the engine. Returns a warning about what can't be had here.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 
 mod attributes;
 mod data;
+mod existing;
 mod safety;
 mod selection;
 mod speed;
@@ -24,6 +25,7 @@ use clap::error::ErrorKind;
 
 pub(crate) use self::attributes::{Attributes, LinksWord};
 pub(crate) use self::data::Data;
+pub(crate) use self::existing::{Environment, Existing};
 pub(crate) use self::safety::Safety;
 pub(crate) use self::selection::Selection;
 pub(crate) use self::speed::Speed;
@@ -34,6 +36,7 @@ pub(crate) use self::told::{Told, When};
 pub(crate) use self::verification::Verification;
 pub(crate) use self::what::What;
 use crate::exit::ExitStatus;
+use crate::gnu::{self, Persona};
 use crate::quote;
 use crate::report::complain_about_usage;
 
@@ -47,8 +50,9 @@ const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
 #[command(name = "ucp", version, override_usage = USAGE)]
 #[command(after_help = text::HINT, after_long_help = text::after_help())]
 #[command(max_term_width = 100, disable_help_flag = true, disable_version_flag = true)]
-// An option may be given again, as in cp: scripts and aliases add to what the user typed.
-#[command(args_override_self = true)]
+// An option may be given again, as in cp: scripts and aliases add to what the user typed. Its
+// beginning is enough, too.
+#[command(args_override_self = true, infer_long_args = true)]
 pub(crate) struct CopyArguments {
     #[arg(value_name = "SOURCE... TARGET", hide = true, value_parser = path())]
     operands: Vec<PathBuf>,
@@ -57,6 +61,8 @@ pub(crate) struct CopyArguments {
     pub(crate) links_word: LinksWord,
     #[command(flatten)]
     pub(crate) what: What,
+    #[command(flatten)]
+    pub(crate) existing: Existing,
     #[command(flatten)]
     pub(crate) attributes: Attributes,
     #[command(flatten)]
@@ -71,9 +77,9 @@ pub(crate) struct CopyArguments {
     pub(crate) speed: Speed,
     #[command(flatten)]
     pub(crate) told: Told,
-    /// Whether the program was called as `cp`, which writes existing targets in place.
+    /// Under which name the program was called.
     #[arg(skip)]
-    pub(crate) is_called_as_cp: bool,
+    pub(crate) persona: Persona,
 }
 
 /// What is to be done about a command line.
@@ -118,35 +124,67 @@ pub(crate) struct Invocation {
 
 /// Reads the command line, and prints help or a complaint if that is all there is to do.
 pub(crate) fn parse(invocation: &Invocation) -> Outcome {
+    let persona = invocation.persona();
     let (subcommand, words) = match invocation.subcommand(|word| fs::symlink_metadata(word).is_ok())
     {
         Ok(chosen) => chosen,
-        Err(complaint) => return refuse(&complaint),
+        Err(complaint) => return refuse(persona, &complaint),
     };
     match subcommand {
-        Subcommand::Copy => read(words, |arguments: CopyArguments| {
-            let arguments =
-                CopyArguments { is_called_as_cp: invocation.is_called_as_cp(), ..arguments };
+        Subcommand::Copy => read(persona, words, |arguments: CopyArguments| {
+            let arguments = CopyArguments { persona, ..arguments };
             let checked = arguments.operands().and_then(|_| arguments.data.check());
             let checked = checked.and_then(|()| arguments.verification.check());
             match checked.and_then(|()| arguments.speed.check()) {
                 Ok(()) => Outcome::Copy(Box::new(arguments)),
-                Err(complaint) => refuse(&complaint),
+                Err(complaint) => refuse(persona, &complaint),
             }
         }),
-        Subcommand::Doctor => read(words, |doctor| Outcome::Other(Other::Doctor(doctor))),
-        Subcommand::Completions => read(words, |shell| Outcome::Other(Other::Completions(shell))),
-        Subcommand::Manual => read(words, |manual| Outcome::Other(Other::Manual(manual))),
+        Subcommand::Doctor => read(persona, words, |doctor| Outcome::Other(Other::Doctor(doctor))),
+        Subcommand::Completions => {
+            read(persona, words, |shell| Outcome::Other(Other::Completions(shell)))
+        }
+        Subcommand::Manual => read(persona, words, |manual| Outcome::Other(Other::Manual(manual))),
     }
 }
 
 /// Reads the words of a subcommand.
-fn read<A: Parser>(words: &[OsString], then: impl FnOnce(A) -> Outcome) -> Outcome {
-    match A::try_parse_from([OsString::from("ucp")].iter().chain(words)) {
+fn read<A: Parser>(
+    persona: Persona,
+    words: &[OsString],
+    then: impl FnOnce(A) -> Outcome,
+) -> Outcome {
+    match parse_words(persona, [OsString::from("ucp")].iter().chain(words)) {
         Ok(arguments) => then(arguments),
         Err(error) if error.exit_code() == 0 => Outcome::Finished(print(&error)),
-        Err(error) => refuse(&complaint(&error)),
+        Err(error) => {
+            let known = if persona == Persona::Cp { gnu::usage(&error, words) } else { None };
+            refuse(persona, &known.unwrap_or_else(|| complaint(&error)))
+        }
     }
+}
+
+/// Reads the options, and where they end: at the first operand if POSIX is to be followed.
+fn parse_words<'a, A: Parser>(
+    persona: Persona,
+    words: impl Iterator<Item = &'a OsString>,
+) -> Result<A, clap::Error> {
+    let mut command = A::command();
+    if persona == Persona::Cp {
+        // cp knows no such letters.
+        command = command.mut_args(|arg| match arg.get_short() {
+            Some('h' | 'q' | 'V') if arg.get_long().is_some() => arg.short(None),
+            // Without any name it would be an operand.
+            Some('h') => arg.short(None).long("short-help").hide(true),
+            _ => arg,
+        });
+    }
+    let has_operands = command.get_arguments().any(|arg| arg.get_id() == "operands");
+    let command = match has_operands && existing::is_posix() {
+        true => command.mut_arg("operands", |operands| operands.trailing_var_arg(true)),
+        false => command,
+    };
+    A::from_arg_matches(&command.try_get_matches_from(words)?)
 }
 
 impl Invocation {
@@ -157,8 +195,11 @@ impl Invocation {
         Self { program, words: words.collect() }
     }
 
-    fn is_called_as_cp(&self) -> bool {
-        Path::new(&self.program).file_name() == Some(OsStr::new("cp"))
+    fn persona(&self) -> Persona {
+        match Path::new(&self.program).file_name() {
+            Some(name) if name == "cp" => Persona::Cp,
+            _ => Persona::Ucp,
+        }
     }
 
     /// What is to be done, and the words without the subcommand.
@@ -172,7 +213,7 @@ impl Invocation {
         let copy = Ok((Subcommand::Copy, self.words.as_slice()));
         let Some((first, rest)) = self.words.split_first() else { return copy };
         let Some(subcommand) = Subcommand::named(first) else { return copy };
-        if self.is_called_as_cp() {
+        if self.persona() == Persona::Cp {
             return copy;
         }
         let is_repeated = rest.first() == Some(first);
@@ -197,6 +238,9 @@ impl CopyArguments {
     /// The sources and the target, in the words of `cp` if one is missing or too many.
     pub(crate) fn operands(&self) -> Result<Operands, String> {
         let operands = &self.operands;
+        if self.existing.needs_directory() && self.what.no_target_directory && operands.len() == 2 {
+            return Err("with --parents, the destination must be a directory".to_owned());
+        }
         match (&self.what.target_directory, self.what.no_target_directory) {
             (Some(_), true) => Err("cannot combine --target-directory (-t) and \
                                     --no-target-directory (-T)"
@@ -223,9 +267,9 @@ fn path() -> ValueParser {
     ValueParser::new(OsStringValueParser::new().map(PathBuf::from))
 }
 
-fn refuse(complaint: &str) -> Outcome {
-    complain_about_usage(complaint);
-    Outcome::Finished(ExitStatus::Usage)
+fn refuse(persona: Persona, complaint: &str) -> Outcome {
+    complain_about_usage(persona, complaint);
+    Outcome::Finished(ExitStatus::of_usage(persona))
 }
 
 /// What clap says in several lines, in one.
@@ -369,7 +413,7 @@ mod tests {
     fn cp_knows_no_subcommand() {
         let words = ["/usr/bin/cp", "copy", "b"].map(OsString::from);
         let invocation = Invocation::from_words(words);
-        assert!(invocation.is_called_as_cp());
+        assert_eq!(invocation.persona(), Persona::Cp);
         assert_eq!(invocation.subcommand(|_| true).unwrap().1.len(), 2);
     }
 

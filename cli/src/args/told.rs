@@ -18,6 +18,9 @@ pub(crate) struct Told {
     /// Say of each file which way its data went, and why
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Say of each file how it was copied, in the words of cp; implies -v
+    #[arg(long)]
+    pub(crate) debug: bool,
     /// Whether progress is shown on standard error; auto: on a terminal
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) progress: When,

@@ -1,12 +1,16 @@
 //! `ucp SOURCE… TARGET`, also written `ucp copy SOURCE… TARGET`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ucp_engine::copy::{self, Cancellation, Progress, Request, TargetRole};
 use ucp_engine::processor::Configuration;
 
-use crate::args::{self, CopyArguments, Operands, Told};
+use crate::args::{self, CopyArguments, Environment, Operands, Told};
 use crate::exit::ExitStatus;
+use crate::gnu::{self, Persona};
 use crate::progress::{Display, State};
 use crate::report::{Listing, Report, Verbosity, complain_about_usage, warn};
 use crate::sandbox::Sandbox;
@@ -17,19 +21,19 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
     let request = match request(arguments, umask) {
         Ok(request) => request,
         Err(complaint) => {
-            complain_about_usage(&complaint);
-            return ExitStatus::Usage;
+            complain_about_usage(arguments.persona, &complaint);
+            return ExitStatus::of_usage(arguments.persona);
         }
     };
     // Now, while there is one thread only.
     if arguments.safety.sandbox
         && let Err(complaint) = Sandbox::around(&request).enter()
     {
-        complain_about_usage(&complaint);
+        complain_about_usage(arguments.persona, &complaint);
         return ExitStatus::SomeFailed;
     }
-    let (verbosity, listing, display) = told(&arguments.told);
-    let report = Report::new(verbosity, listing, display.clone());
+    let (verbosity, listing, display) = told(arguments.persona, &arguments.told);
+    let report = Report::new(arguments.persona, verbosity, listing, display.clone());
     let progress = Progress::default();
     let cancellation = Arc::new(Cancellation::default());
     let state = State::of(&progress, &display);
@@ -37,7 +41,7 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
 
     let copied =
         display.during(&progress, || copy::copy(&request, &report, &progress, &cancellation));
-    match copied {
+    let status = match copied {
         Ok(summary) => {
             report.finish(&summary, signal.get());
             ExitStatus::of_copy(&summary, signal.get(), report.is_output_complete())
@@ -49,57 +53,77 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
                 false => ExitStatus::SomeFailed,
             }
         }
-    }
+    };
+    status.for_persona(arguments.persona)
 }
 
 fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
-    let (sources, target, target_role) = match arguments.operands()? {
+    let (mut sources, target, target_role) = match arguments.operands()? {
         Operands::Guess(sources, target) => (sources, target, TargetRole::Guess),
         Operands::Into(sources, target) => (sources, target, TargetRole::Directory),
         Operands::Named(source, target) => (vec![source], target, TargetRole::Name),
     };
     arguments.selection.check(sources.len())?;
+    if arguments.existing.strip_trailing_slashes {
+        sources.iter_mut().for_each(strip_slashes);
+    }
     let options = options(arguments, umask)?;
     let engine = arguments.speed.engine();
     let engine = Configuration { engine, ..Configuration::default() };
     Ok(Request { sources, target, target_role, options, engine })
 }
 
+/// Takes slashes off the end of a path, but for the one that is all of it.
+fn strip_slashes(path: &mut PathBuf) {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(1, |last| last + 1);
+    if end < bytes.len() {
+        *path = PathBuf::from(OsStr::from_bytes(&bytes[..end]));
+    }
+}
+
 fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, String> {
     let mut options = copy::Options { umask, ..copy::Options::default() };
     arguments.what.apply(&mut options);
+    if arguments.persona == Persona::Cp {
+        gnu::apply_defaults(arguments, &mut options);
+    }
+    arguments.existing.apply(&mut options, &Environment::read())?;
     arguments.selection.apply(&mut options)?;
-    let is_called_as_cp = arguments.is_called_as_cp;
+    let is_called_as_cp = arguments.persona == Persona::Cp;
     let warning =
         arguments.attributes.apply(&mut options, arguments.links_word, is_called_as_cp)?;
     if let Some(warning) = warning {
-        warn(warning);
+        warn(arguments.persona, warning);
     }
     arguments.safety.apply(&mut options);
     arguments.data.apply(&mut options);
     arguments.verification.apply(&mut options);
     arguments.speed.apply(&mut options);
-    options.in_place |= arguments.is_called_as_cp;
-    // cp writes to any device that it may write to.
-    options.protect_devices = !arguments.is_called_as_cp;
+    if arguments.persona == Persona::Cp {
+        gnu::apply_promises(&mut options);
+    }
     Ok(options)
 }
 
-fn told(told: &Told) -> (Verbosity, Listing, Display) {
-    let verbosity = match (told.quiet, told.verbose) {
+fn told(persona: Persona, told: &Told) -> (Verbosity, Listing, Display) {
+    let verbosity = match (told.quiet, told.verbose || told.debug) {
         (true, _) => Verbosity::Quiet,
         (false, true) => Verbosity::Verbose,
         (false, false) => Verbosity::Normal,
     };
+    let names = if told.debug { Listing::Debug } else { Listing::Names };
     let listing = match (told.json, told.explain, verbosity) {
         (true, _, _) => Listing::Json,
         (false, true, _) => Listing::Explained,
-        (false, false, Verbosity::Verbose) => Listing::Names,
+        (false, false, Verbosity::Verbose) => names,
         (false, false, _) => Listing::None,
     };
     let progress = match (told.progress, verbosity) {
         // Under -v every file is a line already.
         (args::When::Auto, Verbosity::Quiet | Verbosity::Verbose) => args::When::Never,
+        // GNU cp shows none.
+        (args::When::Auto, _) if persona == Persona::Cp => args::When::Never,
         (asked, _) => asked,
     };
     (verbosity, listing, Display::new(progress))

@@ -19,6 +19,26 @@ pub trait Observer: Sync {
     fn wants_copies(&self) -> bool {
         true
     }
+
+    /// Whether an existing file may be overwritten ([`crate::copy::Overwrite::Ask`]). The copy of
+    /// this file waits for the answer; a tree is copied by one worker then, so that questions come
+    /// one at a time.
+    fn may_overwrite(&self, question: &Question<'_>) -> bool {
+        let _ = question;
+        false
+    }
+}
+
+/// What is asked before an existing file is overwritten.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Question<'a> {
+    /// Which file.
+    pub target: &'a Path,
+    /// Its mode: what is not writable is asked about in other words.
+    pub mode: u32,
+    /// Whether it will be replaced by another file rather than written to.
+    pub is_replaced: bool,
 }
 
 /// What happened to one file.
@@ -43,6 +63,20 @@ pub enum Event<'a> {
         source: &'a Path,
         /// Why.
         reason: &'a str,
+    },
+    /// What stands at the target stays, as was asked for: it is no failure.
+    Stayed {
+        /// What would have been copied.
+        source: &'a Path,
+        /// What stays.
+        target: &'a Path,
+    },
+    /// A source was named twice, and is copied once.
+    Repeated {
+        /// Which.
+        source: &'a Path,
+        /// Whether it is a directory.
+        is_directory: bool,
     },
     /// Something is worth knowing, though the copy goes on and succeeds.
     Warned {
@@ -116,6 +150,10 @@ pub struct Copied<'a> {
     /// From when its target was begun to its name and close, by the clock of the processor that
     /// copied it; none if several took part.
     pub elapsed: Option<Duration>,
+    /// Where what stood there before is kept.
+    pub backup: Option<&'a Path>,
+    /// Whether what stood there before was removed because that was asked for.
+    pub removed: bool,
 }
 
 /// What a copied file is.
@@ -286,6 +324,8 @@ pub struct Summary {
     pub verified_device: u64,
     /// Files that were read back from where they are kept, for want of a device, and are right.
     pub verified_cache: u64,
+    /// Existing targets that were left as they were, as was asked for.
+    pub stayed: u64,
     /// Files that could not be copied.
     pub failed: u64,
     /// The class that all failures share; none without failures, [`ErrorKind::DoesNotVerify`] if
@@ -358,6 +398,8 @@ impl<'a> Copied<'a> {
             }),
             verified: None,
             elapsed: None,
+            backup: None,
+            removed: false,
         }
     }
 }
@@ -550,6 +592,7 @@ impl Summary {
         self.skipped += other.skipped;
         self.deleted += other.deleted;
         self.excluded += other.excluded;
+        self.stayed += other.stayed;
         self.failed += other.failed;
         self.was_cancelled |= other.was_cancelled;
         self.failure = shared_failure(self.failure, other.failure);

@@ -1,5 +1,6 @@
 //! A directory that is being copied: made or opened at first, finished when its last piece is.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +13,14 @@ use super::attributes::{Known, Pair};
 use super::hard_links::Anchor;
 use super::listing::ListedNames;
 use super::mirror::Root;
+use super::publish::Target;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use super::{
     Action, Copied, Durability, EntryKind, Event, FollowLinks, KeepMode, Listed, Publication,
     Stage as StageOption,
 };
-use crate::error::{Errno, Error, ErrorKind};
+use crate::error::{Errno, Error, Refusal};
 use crate::operation::{
     File, FileKind, FileStatus, MakeDirectory, Name, Open, Operation, Place, SyncReach,
 };
@@ -31,7 +33,7 @@ pub(super) struct Directory {
     target_path: PathBuf,
     pub(super) source: File,
     pub(super) target: File,
-    status: FileStatus,
+    pub(super) status: FileStatus,
     target_status: FileStatus,
     /// What its copy hands down to what is made in it.
     pub(super) heritage: Heritage,
@@ -39,6 +41,8 @@ pub(super) struct Directory {
     made_with: Option<u32>,
     /// Nobody sees it before a stage above it is published, or its own.
     pub(super) is_staged: bool,
+    /// This run has made and published it before: what is in it came from another operand.
+    pub(super) is_created: bool,
     /// It is a stage itself, to be published when it is finished.
     stage: Option<Stage>,
     /// The directory above, where it was made in the open and is no part of this tree: its name is
@@ -75,17 +79,19 @@ impl Worker<'_> {
         let open = Open::new(Place::at(&parent.source, name), libc::O_RDONLY | libc::O_DIRECTORY);
         let is_followed = self.job.options.links == FollowLinks::Always;
         let open = if is_followed { open } else { open.confined() };
-        let source = self.open_to_list(open).await.map_err(on_source)?;
+        let opened = self.open_to_list(open).await;
+        let source = opened.map_err(|error| on_source(error.doing("enter")))?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         if is_followed {
             parent.check_no_loop(&status).map_err(on_source)?;
         }
-        parent.check_not_a_copy(&status).map_err(on_source)?;
+        let on_both = |error: Error| on_source(error).copying(labels.target());
+        parent.check_not_a_copy(&status).map_err(on_both)?;
         let is_staged = parent.is_staged;
         let (target, made_with, stage) = self
             .open_or_make(&parent.target, name, &status, is_staged)
             .await
-            .map_err(|error| error.on(labels.target()))?;
+            .map_err(|error| error.on(labels.target()).copying(labels.source()))?;
         let is_imagined = self.is_rehearsal() && made_with.is_some();
         if is_imagined {
             self.tell_rehearsed_directory(is_staged, &labels);
@@ -109,6 +115,7 @@ impl Worker<'_> {
             heritage,
             made_with,
             is_staged: is_staged || stage.is_some() || is_imagined,
+            is_created: self.note_directory(&target_status, name.as_os_str(), made_with.is_some()),
             stage,
             above: None,
             is_name_durable: AtomicBool::new(false),
@@ -134,13 +141,16 @@ impl Worker<'_> {
         if !is_staged {
             let place = Place::at(parent, name);
             if let Some(status) = self.io.status_at(place.clone(), false).await? {
+                if status.kind == FileKind::SymbolicLink
+                    && let Some(directory) = self.keep_directory_link(&place).await?
+                {
+                    return Ok((directory, None, None));
+                }
                 if status.kind != FileKind::Directory {
-                    let reason = "cannot overwrite non-directory with directory";
-                    return Err(Error::new(ErrorKind::Operand, "create", reason));
+                    return Err(Error::refused("create", Refusal::DirectoryOntoFile));
                 }
                 if status.is_same_file(source) {
-                    let reason = "source and target are the same file";
-                    return Err(Error::new(ErrorKind::Operand, "copy", reason));
+                    return Err(Error::refused("copy", Refusal::SameFile));
                 }
                 // A killed run may have come as far as the final name.
                 self.remove_left_stage_of(parent, name).await?;
@@ -164,6 +174,28 @@ impl Worker<'_> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Opens the directory that a link leads to, where links to directories are to be kept.
+    async fn keep_directory_link(&self, link: &Place) -> Result<Option<File>, Error> {
+        if !self.job.options.existing.keep_directory_links {
+            return Ok(None);
+        }
+        let status = self.io.status_at(link.clone(), true).await?;
+        if status.is_some_and(|status| status.kind == FileKind::Directory) {
+            return self.open_directory(link.clone()).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    /// Remembers a directory that was made; tells of one that was there whether this run made it.
+    pub(super) fn note_directory(&self, target: &FileStatus, name: &OsStr, is_made: bool) -> bool {
+        let file = (target.device, target.inode);
+        if is_made {
+            self.job.remember_created(file, name.as_bytes());
+            return false;
+        }
+        !self.job.options.existing.merge_created && self.job.has_created(file, name.as_bytes())
     }
 
     /// Opens a directory in another, through no link.
@@ -308,8 +340,28 @@ impl Worker<'_> {
 }
 
 impl Directory {
+    /// The target of a name in it.
+    pub(super) fn target_for(&self, name: &Name) -> Target {
+        Target {
+            is_staged: self.is_staged,
+            is_in_created: self.is_created,
+            heritage: self.heritage,
+            ..Target::new(self.target.clone(), name.clone())
+        }
+    }
+
+    /// The device of the operand that it belongs to.
+    pub(super) fn root_device(&self) -> u64 {
+        let mut top = self;
+        while let Some(above) = top.parent.as_deref() {
+            top = above;
+        }
+        top.status.device
+    }
+
     /// The root of a tree.
     pub(super) fn root(
+        is_created: bool,
         source: (File, FileStatus, &Path),
         target: (File, FileStatus, &Path),
         (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
@@ -327,6 +379,7 @@ impl Directory {
             heritage,
             made_with,
             is_staged: stage.is_some(),
+            is_created,
             stage,
             above,
             is_name_durable: AtomicBool::new(false),
@@ -427,8 +480,7 @@ impl Directory {
         let mut above = Some(self);
         while let Some(directory) = above {
             if directory.target_status.is_same_file(below) {
-                let reason = "cannot copy a directory into itself";
-                return Err(Error::new(ErrorKind::Operand, "enter", reason));
+                return Err(Error::refused("enter", Refusal::IntoItself));
             }
             above = directory.parent.as_deref();
         }
@@ -440,8 +492,7 @@ impl Directory {
         let mut above = Some(self);
         while let Some(directory) = above {
             if directory.status.is_same_file(below) {
-                let reason = "a symbolic link leads back to a directory above it";
-                return Err(Error::new(ErrorKind::Operand, "enter", reason));
+                return Err(Error::refused("enter", Refusal::LinkLoop));
             }
             above = directory.parent.as_deref();
         }

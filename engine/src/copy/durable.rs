@@ -216,11 +216,13 @@ impl Worker<'_> {
             let published = self.publish(new, &member.labels()).await;
             match published {
                 Ok(publication) => named.push(Named { member, publication }),
-                Err(error) if Self::may_write_in_place(new, &error) => {
+                Err(error) if self.may_write_in_place(new, &error) => {
                     member.lose(error, self, again).await;
                 }
                 Err(error) => {
-                    self.fail(&error);
+                    if let Err(error) = self.keep_or_fail(error, &member.labels()) {
+                        self.fail(&error);
+                    }
                     member.discard(self).await;
                 }
             }

@@ -13,7 +13,9 @@ use super::file_system::tells_at_close;
 use super::journal::Reached;
 use super::publish::{NewFile, Target};
 use super::worker::{Labels, Worker};
-use super::{Action, Copied, Durability, EntryKind, Event, Publication, Verified};
+use super::{
+    Action, Copied, DataPath, Durability, EntryKind, Event, Make, PathReason, Publication, Verified,
+};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
 use crate::operation::{Close, File, FileKind, FileStatus, Flush, Operation, SyncReach};
@@ -47,7 +49,7 @@ impl Worker<'_> {
         }
         let copied = self.copy_unchanged(source, *status, target, labels).await;
         self.job.progress.add_file();
-        copied
+        copied.or_else(|error| self.keep_or_fail(error, labels))
     }
 
     /// Copies a file, once more if it is changed meanwhile.
@@ -102,7 +104,7 @@ impl Worker<'_> {
         }
         let (new, moved, publication) = match self.publish(&new, labels).await {
             Ok(publication) => (new, moved, publication),
-            Err(error) if Self::may_write_in_place(&new, &error) => {
+            Err(error) if self.may_write_in_place(&new, &error) => {
                 let new = self.reopen_in_place(new, labels).await?;
                 self.job.progress.take_back_bytes(moved.bytes);
                 let (new, moved) = self.fill(source, status, new, labels).await?;
@@ -203,6 +205,7 @@ impl Worker<'_> {
         publication: Publication,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        let backup = new.backup.get().cloned();
         self.close(new, labels).await?;
         if let Some(digest) = &moved.digest {
             self.list_in_manifest(**digest, moved.bytes, labels);
@@ -217,6 +220,7 @@ impl Worker<'_> {
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
             let (source, target) = (source.as_path(), target.as_path());
+            let backup = backup.map(|name| target.with_file_name(name.as_os_str()));
             let copied = Copied {
                 action: Action::Copied,
                 path: Some(moved.path),
@@ -229,6 +233,8 @@ impl Worker<'_> {
                 digest: moved.digest.map(|digest| (*digest).into()).ok_or("not asked for"),
                 verified: moved.verified,
                 elapsed,
+                backup: backup.as_deref(),
+                removed: self.has_removed(publication),
                 ..Copied::new(source, target, EntryKind::File)
             };
             self.job.observer.on_event(&Event::Copied(&copied));
@@ -247,6 +253,19 @@ impl Worker<'_> {
         new: NewFile,
         labels: &dyn Labels,
     ) -> Result<(NewFile, Moved), Error> {
+        if self.job.options.existing.make == Make::Attributes {
+            let moved = Moved {
+                path: DataPath::Small,
+                reason: PathReason::AttributesOnly,
+                fell_back: Vec::new(),
+                bytes: 0,
+                hole_bytes: 0,
+                fingerprint: None,
+                digest: None,
+                verified: None,
+            };
+            return Ok((new, moved));
+        }
         let moved = match self.move_data(source, status, &new, labels).await {
             Ok(moved) => self.check_moved(source, status, &new, moved, labels).await,
             Err(error) => Err(error),

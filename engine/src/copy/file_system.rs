@@ -17,6 +17,7 @@ pub(super) const CEPH: u64 = 0x00C3_6400;
 pub(super) const BLOCK_DEVICE: u64 = 1 << 32;
 pub(super) const FAT: u64 = 0x4D44;
 pub(super) const EXFAT: u64 = 0x2011_BAB0;
+pub(super) const HFS_PLUS: u64 = 0x482B;
 pub(super) const NTFS3: u64 = 0x7366_746E;
 pub(super) const JFS: u64 = 0x3153_464A;
 pub(super) const UDF: u64 = 0x1501_3346;

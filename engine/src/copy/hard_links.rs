@@ -14,10 +14,11 @@ use nix::libc;
 
 use super::directory::Directory;
 use super::publish::{Target, split_path};
+use super::standing::refused;
 use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
 use super::{Action, Copied, Durability, EntryKind, Event, FollowLinks, Publication};
-use crate::error::{Errno, Error, ErrorKind};
+use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::limits::TEMPORARY_ATTEMPTS_MAX;
 use crate::operation::{File, FileKind, FileStatus, Link, Name, Open, Operation, Place, SyncReach};
 
@@ -224,7 +225,7 @@ impl Worker<'_> {
         let from = self.find_first(first).await?;
         let place = Place::at(&target.directory, &target.name);
         let publication = if target.is_staged {
-            let link = Link { source: from, target: place };
+            let link = Link { source: from, target: place, follow: false };
             self.io.perform(Operation::Link(link)).await?;
             Publication::Staged
         } else {
@@ -271,16 +272,17 @@ impl Worker<'_> {
                 return Ok(Publication::Existing);
             }
             if standing.kind == FileKind::Directory {
-                let reason = "cannot overwrite a directory with a file";
-                return Err(Error::new(ErrorKind::Operand, "create", reason));
+                return Err(refused(Refusal::FileOntoDirectory, labels));
             }
-            self.check_overwrite(source, standing, labels)?;
+            self.check_overwrite(source, standing, target, labels)?;
+            Self::check_seen(target, Some(standing), labels)?;
+            self.back_up(target).await?;
         }
         for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
             let name = Name::new(temporary_name(target.name.as_bytes(), self.salt(attempt)))
                 .map_err(|errno| Error::from_errno("make link", errno))?;
             let temporary = Place::at(&target.directory, &name);
-            let link = Link { source: from.clone(), target: temporary.clone() };
+            let link = Link { source: from.clone(), target: temporary.clone(), follow: false };
             match self.io.perform(Operation::Link(link)).await {
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
                     self.remove_leftover(target, &name).await?;

@@ -20,6 +20,7 @@ impl Worker<'_> {
         &self,
         target: &Target,
         replaced: Option<&FileStatus>,
+        replaces: bool,
         source: &FileStatus,
         labels: &dyn Labels,
     ) -> Result<NewFile, Error> {
@@ -46,9 +47,9 @@ impl Worker<'_> {
                         }
                     }
                 }
-                Err(error) => return Err(label(error)),
+                Err(error) => return Err(label(error.doing("create"))),
             };
-            let made = Made::Temporary { name, replaces: replaced.is_some() };
+            let made = Made::Temporary { name, replaces };
             let known = Known {
                 owner: Some((status.owner, status.group)),
                 file: Some((status.device, status.inode)),
@@ -66,7 +67,7 @@ impl Worker<'_> {
                 new.known.owner = Some((replaced.owner, replaced.group));
             }
             if self.job.remembers_created() {
-                self.job.remember_created((status.device, status.inode));
+                self.job.remember_created((status.device, status.inode), target.name.as_bytes());
             }
             return Ok(new);
         }

@@ -12,7 +12,6 @@ use std::sync::{Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::access::Heritage;
 use super::publish::{Target, split_path};
 use super::worker::{Labels, Worker};
 use super::{Durability, Manifest, ManifestForm};
@@ -148,13 +147,10 @@ impl Worker<'_> {
         let (parent, leaf) = split_path(manifest.path.as_os_str().as_bytes());
         let parent = Place { directory: None, name: name(parent).map_err(label)? };
         let directory = self.open_directory(parent).await.map_err(label)?;
-        let target = Target {
-            directory,
-            name: name(leaf).map_err(label)?,
-            is_staged: false,
-            is_operand: true,
-            heritage: Heritage::default(),
-        };
+        // Backups are made of files, not of lists of them.
+        let (is_operand, is_backup) = (true, true);
+        let target = Target::new(directory, name(leaf).map_err(label)?);
+        let target = Target { is_operand, is_backup, ..target };
         let standing = self.status_of_place(&target).await.map_err(label)?;
         if standing.is_some_and(|standing| standing.kind != FileKind::Regular) {
             let reason = "the list can only replace a regular file";
@@ -188,7 +184,8 @@ impl Worker<'_> {
         let replaced = place.standing.as_ref();
         // A manifest is not copied: there is nothing to go on with.
         let nothing = FileStatus::default();
-        let new = self.make_temporary(&place.target, replaced, &nothing, &place.labels).await?;
+        let (is_there, labels) = (replaced.is_some(), &place.labels);
+        let new = self.make_temporary(&place.target, replaced, is_there, &nothing, labels).await?;
         let mode = replaced.map_or(0o666 & !self.job.options.umask, |standing| standing.mode);
         let written = self.fill_manifest(list, &new.file, manifest.form, mode).await;
         let published = match written.map_err(label) {

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::access::Heritage;
 use super::extraneous::{Fate, NameSet, fate};
 use super::publish::Target;
 use super::worker::{Job, Labels, Worker};
@@ -276,13 +275,7 @@ impl Worker<'_> {
             self.remove_left_stage(&frame.target, name).await?;
         } else {
             let directory = frame.target.clone();
-            let target = Target {
-                directory,
-                name: name.clone(),
-                is_staged: false,
-                is_operand: false,
-                heritage: Heritage::default(),
-            };
+            let target = Target::new(directory, name.clone());
             self.remove_leftover(&target, name).await?;
         }
         if self.io.status_at(Place::at(&frame.target, name), false).await?.is_some() {

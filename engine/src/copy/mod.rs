@@ -3,6 +3,7 @@
 mod access;
 mod account;
 mod attributes;
+mod backup;
 mod batch;
 mod blocks;
 mod data;
@@ -21,6 +22,7 @@ mod in_flight;
 mod io;
 mod journal;
 mod leftover;
+mod linking;
 mod listing;
 mod manifest;
 mod mirror;
@@ -28,6 +30,7 @@ mod node;
 mod operands;
 mod options;
 mod pace;
+mod parents;
 mod pipeline;
 mod publication;
 mod publish;
@@ -41,9 +44,11 @@ mod segments;
 mod signature;
 mod sparse;
 mod stage;
+mod standing;
 mod temporary;
 mod throttle;
 mod tree;
+mod verdict;
 mod verify;
 mod worker;
 mod zeros;
@@ -59,6 +64,7 @@ pub use account::*;
 pub use doctor::{Findings, Forecast, Trial, doctor};
 use operands::{Outcome, first_piece};
 pub use options::*;
+use parents::Parents;
 pub use reason::*;
 use tree::Piece;
 use worker::{BlockEngine, Job, Surroundings, Worker};
@@ -193,7 +199,8 @@ async fn copy_with(
             worker.summary.borrow_mut().was_cancelled = true;
             break;
         }
-        match worker.copy_operand(source, &destination).await {
+        let mut parents = Parents::default();
+        match worker.copy_operand(source, &destination, &mut parents).await {
             Ok(Outcome::Done) => {}
             Ok(Outcome::Tree(piece)) => {
                 roots.extend(piece.root_to_mirror().filter(|_| job.mirrors()));
@@ -201,6 +208,7 @@ async fn copy_with(
             }
             Err(error) => worker.fail(&error),
         }
+        worker.finish_parents(parents).await;
     }
     worker.mirror(&roots, began).await;
     if let Some((manifest, place)) = manifest
@@ -226,7 +234,11 @@ async fn copy_tree(job: &Job<'_>, piece: Piece, worker: &Worker<'_>, crew: Crew<
         Crew::Shards(configuration) => {
             let total = Mutex::new(Summary::default());
             let cores = thread::available_parallelism().map_or(1, NonZero::get);
-            let shards = Shards { count: cores, count_max: TREE_SHARDS_MAX.max(cores) };
+            // Questions come one at a time, and in the order of the names.
+            let is_asked = job.options.existing.overwrite == Overwrite::Ask;
+            let (count, count_max) =
+                if is_asked { (1, 1) } else { (cores, TREE_SHARDS_MAX.max(cores)) };
+            let shards = Shards { count, count_max };
             shards.run(&pieces, || {
                 let proactor = inline_proactor();
                 let tasks = proactor.initiator();

@@ -5,13 +5,14 @@ use nix::libc;
 
 use super::attributes::{Known, Pair};
 use super::publish::Target;
+use super::standing::refused;
 use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
 use super::{
-    Action, Context, Copied, Durability, EntryKind, Event, FollowLinks, Keep, KeepMode,
-    Publication, Specials,
+    Action, Context, Copied, Durability, EntryKind, Event, FollowLinks, Keep, KeepMode, Make,
+    Overwrite, Publication, Specials, Update,
 };
-use crate::error::{Errno, Error, ErrorKind};
+use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::limits::TEMPORARY_ATTEMPTS_MAX;
 use crate::operation::{
     ChangeTimes, File, FileKind, FileStatus, MakeNode, Name, Open, Operation, Place, Rename,
@@ -88,7 +89,11 @@ impl Worker<'_> {
         let wanted = self.mode_made_with(status, &target);
         let mode = if preserve.ownership { wanted & 0o700 } else { wanted };
         let node = Node { source, status, content, mode };
-        let publication = self.place_node(&node, &target, labels).await.map_err(on_target)?;
+        let (publication, backup) = match self.place_node(&node, &target, labels).await {
+            Ok(placed) => placed,
+            Err(error) => return self.keep_or_fail(on_target(error), labels),
+        };
+        self.remember_made(&target.directory, &target.name).await;
         let is_synced = target.is_operand && self.job.options.durability == Durability::Full;
         if is_synced {
             // Its attributes are durable with the whole file system only.
@@ -101,10 +106,13 @@ impl Worker<'_> {
         }
         if self.job.observer.wants_copies() {
             let (from, to) = (labels.source(), labels.target());
+            let backup = backup.map(|name| to.with_file_name(name.as_os_str()));
             let copied = Copied {
                 action: if is_link { Action::Copied } else { Action::Made },
                 publication,
                 elapsed: started.map(|started| self.io.tasks.now().since(started)),
+                backup: backup.as_deref(),
+                removed: self.has_removed(publication),
                 ..Copied::new(&from, &to, EntryKind::of(status.kind))
             };
             self.job.observer.on_event(&Event::Copied(&copied));
@@ -130,7 +138,7 @@ impl Worker<'_> {
         node: &Node<'_>,
         target: &Target,
         labels: &dyn Labels,
-    ) -> Result<Publication, Error> {
+    ) -> Result<(Publication, Option<Name>), Error> {
         let place = Place::at(&target.directory, &target.name);
         match self.io.perform(node.make(place.clone())).await {
             Ok(_) => {
@@ -139,34 +147,42 @@ impl Worker<'_> {
                     self.io.remove(&target.directory, &target.name, false).await;
                     return Err(error);
                 }
-                Ok(if target.is_staged { Publication::Staged } else { Publication::New })
+                let is_staged = target.is_staged;
+                Ok((if is_staged { Publication::Staged } else { Publication::New }, None))
             }
-            Err(error) if error.errno() == Some(Errno::EEXIST) && !target.is_staged => {
-                self.replace_by_node(node, target, labels).await?;
-                Ok(Publication::Replaced)
+            Err(error) if error.is_there() && self.may_replace_by_node(target) => {
+                let backup = self.replace_by_node(node, target, labels).await?;
+                Ok((Publication::Replaced, backup))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Puts a node in the place of what stands there, as cp does; never of a directory.
+    /// Whether a node may be put in the place of what stands there.
+    fn may_replace_by_node(&self, target: &Target) -> bool {
+        let existing = &self.job.options.existing;
+        let is_kept = existing.overwrite == Overwrite::Never || existing.update == Update::None;
+        !target.is_staged && !is_kept && existing.make != Make::Attributes
+    }
+
+    /// Puts a node in the place of what stands there, as cp does; never of a directory. Returns
+    /// where that is kept.
     async fn replace_by_node(
         &self,
         node: &Node<'_>,
         target: &Target,
         labels: &dyn Labels,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Name>, Error> {
         let place = Place::at(&target.directory, &target.name);
-        if let Some(standing) = self.io.status_at(place.clone(), false).await? {
+        let standing = self.io.status_at(place.clone(), false).await?;
+        Self::check_seen(target, standing.as_ref(), labels)?;
+        if let Some(standing) = standing {
             if standing.kind == FileKind::Directory {
-                let reason = match node.status.kind {
-                    FileKind::SymbolicLink => "cannot overwrite a directory with a link",
-                    _ => "cannot overwrite a directory with a special file",
-                };
-                return Err(Error::new(ErrorKind::Operand, "create", reason));
+                return Err(refused(Refusal::FileOntoDirectory, labels));
             }
-            self.check_overwrite(node.status, &standing, labels)?;
+            self.check_overwrite(node.status, &standing, target, labels)?;
         }
+        let backup = self.back_up(target).await?;
         for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
             let salt = self.salt(attempt);
             let name = temporary_name(target.name.as_bytes(), salt);
@@ -189,7 +205,7 @@ impl Worker<'_> {
                 Err(error) => Err(error),
             };
             match renamed {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(backup),
                 // A node can't be locked: another run has taken it for a leftover.
                 Err(error) if error.errno() == Some(Errno::ENOENT) => {}
                 Err(error) => {

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-use super::access::Heritage;
+use super::parents::Parents;
 use super::publish::{Target, split_path};
+use super::standing::{Source, refused};
 use super::tree::{Piece, Pieces};
 use super::worker::{Labels, Worker};
-use super::{FollowLinks, Request, TargetRole};
-use crate::error::{Errno, Error, ErrorKind};
+use super::{Directories, Event, FollowLinks, Request, TargetRole};
+use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::operation::{File, FileKind, FileStatus, Name, Open, Place};
 
 /// Where sources go.
@@ -41,7 +42,8 @@ impl Worker<'_> {
         let path = &request.target;
         let on_target = |error: Error| error.on(path);
         let place = place(path).map_err(on_target)?;
-        if request.target_role == TargetRole::Name {
+        // No name is not the current directory.
+        if request.target_role == TargetRole::Name || path.as_os_str().is_empty() {
             return Ok(Destination::Name { path: path.clone() });
         }
         let status = match self.io.status_at(place.clone(), true).await {
@@ -56,8 +58,13 @@ impl Worker<'_> {
         }
         if request.target_role == TargetRole::Directory || request.sources.len() > 1 {
             let errno = if status.is_some() { Errno::ENOTDIR } else { Errno::ENOENT };
-            let reason = format!("it is not a directory: {}", std::io::Error::from(errno));
-            let error = Error::new(ErrorKind::Operand, "open target", reason);
+            let is_asked_for = request.target_role == TargetRole::Directory;
+            let what = if is_asked_for { "open target directory" } else { "open target" };
+            let error = Error::refused(what, Refusal::TargetNotDirectory);
+            return Err(on_target(error.because(errno)));
+        }
+        if self.job.options.parents {
+            let error = Error::refused("open target", Refusal::ParentsNeedDirectory);
             return Err(on_target(error));
         }
         Ok(Destination::Name { path: path.clone() })
@@ -68,8 +75,21 @@ impl Worker<'_> {
         &self,
         source: &Path,
         destination: &Destination,
+        parents: &mut Parents,
     ) -> Result<Outcome, Error> {
         let on_source = |error: Error| error.on(source);
+        let below = match destination {
+            Destination::Into { directory, path } if self.job.options.parents => {
+                let (directory, path) =
+                    self.make_parents(source, (directory, path), parents).await?;
+                Some(Destination::Into { directory, path })
+            }
+            _ => None,
+        };
+        let destination = below.as_ref().unwrap_or(destination);
+        if source.as_os_str().is_empty() {
+            return Err(on_source(Error::from_errno("status", Errno::ENOENT)));
+        }
         let source_place = place(source).map_err(on_source)?;
         let follows = self.job.options.links != FollowLinks::Never;
         let status = self.io.status_at(source_place.clone(), follows).await.map_err(on_source)?;
@@ -84,7 +104,18 @@ impl Worker<'_> {
             let reason = "it is not a directory, so there is nothing to mirror";
             return Err(on_source(Error::new(ErrorKind::Operand, "copy", reason)));
         }
+        let is_directory = status.kind == FileKind::Directory;
+        if is_directory && self.job.options.directories == Directories::Refuse {
+            return Err(on_source(Error::refused("copy", Refusal::DirectoryOmitted)));
+        }
+        if self.is_repeated(source, &source_place, &status).await {
+            return Ok(Outcome::Done);
+        }
         let (target, target_path) = self.target_of(source, &status, destination).await?;
+        let (target, target_path) = match self.is_own_backup(source, &status, destination) {
+            true => self.own_backup(target, target_path).await?,
+            false => (target, target_path),
+        };
         let labels = Operands { source, target: &target_path };
         match status.kind {
             FileKind::Directory => {
@@ -95,6 +126,9 @@ impl Worker<'_> {
                 || (kind != FileKind::Regular && self.makes_special(true)) =>
             {
                 let target = need_name(target, &labels)?;
+                let source = Source { place: &source_place, status: &status, is_followed: follows };
+                let admitted = self.admit_or_link(source, target, &labels).await?;
+                let Some(target) = admitted else { return Ok(Outcome::Done) };
                 let copy = async || self.copy_node(&source_place, &status, &target, &labels).await;
                 self.copy_linked(&status, &target, None, &labels, copy).await?;
                 Ok(Outcome::Done)
@@ -106,6 +140,10 @@ impl Worker<'_> {
                     self.rehearse_file(&status, &target, &labels).await?;
                     return Ok(Outcome::Done);
                 }
+                let is_followed = follows;
+                let source = Source { place: &source_place, status: &status, is_followed };
+                let admitted = self.admit_or_link(source, target, &labels).await?;
+                let Some(target) = admitted else { return Ok(Outcome::Done) };
                 let open = Open::new(source_place, libc::O_RDONLY);
                 let file = self.io.open(open).await.map_err(on_source)?;
                 let status = self.io.status_of(&file).await.map_err(on_source)?;
@@ -117,10 +155,53 @@ impl Worker<'_> {
         }
     }
 
+    /// Whether a file is to be copied to its own backup: what forcing a backup of a file onto itself
+    /// means.
+    fn is_own_backup(&self, source: &Path, status: &FileStatus, destination: &Destination) -> bool {
+        let existing = &self.job.options.existing;
+        let is_asked_for = existing.force && existing.backup.is_some();
+        let is_itself =
+            matches!(destination, Destination::Name { path } if path.as_path() == source);
+        is_asked_for && is_itself && status.kind == FileKind::Regular
+    }
+
+    /// The name of a target's backup, as target.
+    async fn own_backup(
+        &self,
+        target: TargetPlace,
+        path: PathBuf,
+    ) -> Result<(TargetPlace, PathBuf), Error> {
+        let TargetPlace::Name { directory, name } = target else { return Ok((target, path)) };
+        let target = new_target(directory, name);
+        let name = self.next_backup(&target).await.map_err(|error| error.on(&path))?;
+        let path = path.with_file_name(name.as_os_str());
+        Ok((TargetPlace::Backup { directory: target.directory, name }, path))
+    }
+
+    /// Whether a source was named before; then that is told.
+    async fn is_repeated(&self, source: &Path, place: &Place, status: &FileStatus) -> bool {
+        let is_directory = status.kind == FileKind::Directory;
+        // Of a file, each copy is one more backup.
+        if !is_directory && self.job.options.existing.backup.is_some() {
+            return false;
+        }
+        if !self.job.remembers_created() {
+            return false;
+        }
+        // The same name in the same directory, however it was written.
+        let (parent, leaf) = self.name_of(place).await;
+        let parent = parent.map(|parent| (parent.device, parent.inode));
+        let is_new = self.job.remember_operand((parent, leaf), (status.device, status.inode));
+        if !is_new {
+            self.job.observer.on_event(&Event::Repeated { source, is_directory });
+        }
+        !is_new
+    }
+
     /// Why a source is not there: a link that leads nowhere is said to be one.
     async fn missing(&self, place: Place) -> Error {
         match self.io.status_at(place, false).await {
-            Ok(Some(_)) => Error::new(ErrorKind::Io, "open", "the symbolic link leads to nothing"),
+            Ok(Some(_)) => Error::refused("open", Refusal::DanglingSource).of_kind(ErrorKind::Io),
             _ => Error::from_errno("status", Errno::ENOENT),
         }
     }
@@ -144,12 +225,19 @@ impl Worker<'_> {
             }
             Destination::Name { path } => {
                 let on_target = |error: Error| error.on(path);
+                let is_directory = status.kind == FileKind::Directory;
+                let making = if is_directory { "make directory" } else { "create" };
                 let bytes = path.as_os_str().as_bytes();
                 let (parent, leaf) = split_path(bytes);
                 let ends_with_slash = bytes.ends_with(b"/");
+                if path.as_os_str().is_empty() {
+                    return Err(on_target(Error::from_errno(making, Errno::ENOENT)));
+                }
                 if ends_with_slash && status.kind != FileKind::Directory {
-                    let reason = std::io::Error::from(Errno::ENOTDIR).to_string();
-                    return Err(on_target(Error::new(ErrorKind::Operand, "create", reason)));
+                    // What stands there is no directory; nothing stands there.
+                    self.io.status_at(place(path)?, true).await.map_err(on_target)?;
+                    let error = Error::from_errno("create", Errno::ENOTDIR);
+                    return Err(on_target(error.of_kind(ErrorKind::Operand)));
                 }
                 if matches!(leaf, b"." | b".." | b"") {
                     let directory = self.open_directory(place(path)?).await.map_err(on_target)?;
@@ -157,7 +245,8 @@ impl Worker<'_> {
                 }
                 let name = |bytes| Name::new(bytes).map_err(|e| Error::from_errno("open", e));
                 let parent = Place { directory: None, name: name(parent)? };
-                let directory = self.open_directory(parent).await.map_err(on_target)?;
+                let directory = self.open_directory(parent).await;
+                let directory = directory.map_err(|error| on_target(error.doing(making)))?;
                 Ok((TargetPlace::Name { directory, name: name(leaf)? }, path.clone()))
             }
         }
@@ -173,20 +262,24 @@ impl Worker<'_> {
         let on_source = |error: Error| error.on(labels.source);
         let on_target = |error: Error| error.on(labels.target);
         let open = Open::new(source, libc::O_RDONLY | libc::O_DIRECTORY);
-        let source = self.open_to_list(open).await.map_err(on_source)?;
+        let opened = self.open_to_list(open).await;
+        let source = opened.map_err(|error| on_source(error.doing("enter")))?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         let above = match &target {
-            TargetPlace::Directory(directory) | TargetPlace::Name { directory, .. } => directory,
+            TargetPlace::Directory(directory)
+            | TargetPlace::Name { directory, .. }
+            | TargetPlace::Backup { directory, .. } => directory,
         };
         self.check_not_inside(&status, above.clone())
             .await
-            .map_err(|error| error.on(labels.target))?;
+            .map_err(|error| error.on(labels.target).copying(labels.source))?;
         let above_heritage = self.heritage(above).await;
         let (target, made) = match target {
             TargetPlace::Directory(directory) => (directory, (None, None, None)),
-            TargetPlace::Name { directory, name } => {
+            TargetPlace::Name { directory, name } | TargetPlace::Backup { directory, name } => {
                 let made = self.open_or_make(&directory, &name, &status, false).await;
-                let (target, made_with, stage) = made.map_err(on_target)?;
+                let on_both = |error: Error| on_target(error).copying(labels.source);
+                let (target, made_with, stage) = made.map_err(on_both)?;
                 let above = made_with.is_some().then_some(directory);
                 (target, (made_with, stage, above))
             }
@@ -209,8 +302,7 @@ impl Worker<'_> {
         let mut status = self.io.status_of(&directory).await?;
         loop {
             if status.is_same_file(source) {
-                let reason = "cannot copy a directory into itself";
-                return Err(Error::new(ErrorKind::Operand, "copy", reason));
+                return Err(Error::refused("copy", Refusal::IntoItself));
             }
             let place = Place::at(&directory, &Name::from(c".."));
             let open = Open::new(place, libc::O_PATH | libc::O_DIRECTORY);
@@ -232,18 +324,24 @@ enum TargetPlace {
     },
     /// This directory itself.
     Directory(File),
+    /// The name of a backup, which gets none itself.
+    Backup {
+        directory: File,
+        name: Name,
+    },
+}
+
+fn new_target(directory: File, name: Name) -> Target {
+    Target { is_operand: true, ..Target::new(directory, name) }
 }
 
 fn need_name(target: TargetPlace, labels: &Operands<'_>) -> Result<Target, Error> {
     match target {
-        TargetPlace::Name { directory, name } => {
-            let heritage = Heritage::default();
-            Ok(Target { directory, name, is_staged: false, is_operand: true, heritage })
+        TargetPlace::Name { directory, name } => Ok(new_target(directory, name)),
+        TargetPlace::Backup { directory, name } => {
+            Ok(Target { is_backup: true, ..new_target(directory, name) })
         }
-        TargetPlace::Directory(_) => {
-            let reason = "cannot overwrite a directory with a file";
-            Err(Error::new(ErrorKind::Operand, "create", reason).on(labels.target))
-        }
+        TargetPlace::Directory(_) => Err(refused(Refusal::FileOntoDirectory, labels)),
     }
 }
 

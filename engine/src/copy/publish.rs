@@ -6,7 +6,7 @@
 //! in place:          what stands there is opened, written, and cut to its new length
 //! ```
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 
 use nix::libc;
 
@@ -16,10 +16,11 @@ use super::journal::Reached;
 use super::publication::{Decision, Standing, decide};
 use super::resume::Journal;
 use super::route::magic;
+use super::standing::{Seen, refused};
 use super::worker::{Labels, Worker};
-use super::{KeepMode, Publication};
+use super::{KeepMode, Make, Publication};
 use crate::buffer::Buffer;
-use crate::error::{Errno, Error, ErrorKind};
+use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::limits::LINKS_FOLLOWED_MAX;
 use crate::operation::{
     File, FileKind, FileStatus, Link, ListAttributes, Name, Open, Operation, Place, Rename, Sync,
@@ -37,6 +38,12 @@ pub(super) struct Target {
     pub(super) is_operand: bool,
     /// What the directory hands down.
     pub(super) heritage: Heritage,
+    /// It is in a directory that this run has made, and that is published already.
+    pub(super) is_in_created: bool,
+    /// It is a backup itself, and gets none.
+    pub(super) is_backup: bool,
+    /// What was found there when it was asked whether it may be replaced.
+    pub(super) seen: Seen,
 }
 
 /// A file that is being made.
@@ -53,6 +60,8 @@ pub(super) struct NewFile {
     pub(super) journal: RefCell<Option<Journal>>,
     /// Before this byte all was written when its copy was interrupted.
     pub(super) interrupted_at: Cell<u64>,
+    /// Where what it replaced is kept.
+    pub(super) backup: OnceCell<Name>,
 }
 
 #[derive(Debug)]
@@ -72,11 +81,28 @@ pub(super) enum Made {
     },
 }
 
+impl Target {
+    /// A name that nobody has looked at, in a directory that all may see.
+    pub(super) fn new(directory: File, name: Name) -> Self {
+        Self {
+            directory,
+            name,
+            is_staged: false,
+            is_operand: false,
+            heritage: Heritage::default(),
+            is_in_created: false,
+            is_backup: false,
+            seen: Seen::NotLooked,
+        }
+    }
+}
+
 impl NewFile {
     /// A file that nothing is written of.
     pub(super) fn new(file: File, target: Target, made: Made, known: Known) -> Self {
         let (reached, journal) = (Reached::default(), RefCell::default());
-        Self { file, target, made, known, reached, journal, interrupted_at: Cell::new(0) }
+        let (interrupted_at, backup) = (Cell::new(0), OnceCell::new());
+        Self { file, target, made, known, reached, journal, interrupted_at, backup }
     }
 
     /// Whether it is part of a stage.
@@ -133,8 +159,9 @@ impl Worker<'_> {
             let place = Place::at(&target.directory, &target.name);
             let status = self.io.status_at(place, false).await;
             let status = status.map_err(|error| error.on(labels.target()))?;
+            Self::check_seen(&target, status.as_ref(), labels)?;
             if let Some(status) = &status {
-                self.check_overwrite(source, status, labels)?;
+                self.check_overwrite(source, status, &target, labels)?;
             }
             let device = self.open_device(&target, source, status.as_ref(), labels).await?;
             if let Some(device) = device {
@@ -146,6 +173,7 @@ impl Worker<'_> {
                 Decision::InPlace(_)
                     if standing == Standing::Regular
                         && self.job.options.preserve.links
+                        && self.job.options.existing.make == Make::Copy
                         && status.as_ref().is_some_and(|status| status.links > 1) =>
                 {
                     Decision::Replace
@@ -153,10 +181,7 @@ impl Worker<'_> {
                 decision => decision,
             };
             let result = match decision {
-                Decision::Refuse(reason) => {
-                    let error = Error::new(ErrorKind::Operand, "create", reason);
-                    Err(error.on(labels.target()))
-                }
+                Decision::Refuse(refusal) => Err(refused(refusal, labels)),
                 Decision::FollowLink => match self.follow_link(&target, labels).await? {
                     Some(followed) => {
                         target = followed;
@@ -164,9 +189,11 @@ impl Worker<'_> {
                     }
                     None => self.open_in_place(&target, None, "not a regular file", labels).await,
                 },
-                Decision::Create => self.make_temporary(&target, None, source, labels).await,
+                Decision::Create => self.make_temporary(&target, None, false, source, labels).await,
+                Decision::Renew => self.make_temporary(&target, None, true, source, labels).await,
                 Decision::Replace => {
-                    match self.make_temporary(&target, status.as_ref(), source, labels).await {
+                    let replaced = status.as_ref();
+                    match self.make_temporary(&target, replaced, true, source, labels).await {
                         Err(error) if is_refusal(&error) => {
                             let reason = "a new file can't be made beside it";
                             self.open_in_place(&target, status.as_ref(), reason, labels).await
@@ -180,7 +207,15 @@ impl Worker<'_> {
                             .await
                             .map_err(|e| e.on(labels.target()))?;
                     }
-                    self.open_in_place(&target, status.as_ref(), reason, labels).await
+                    match self.open_in_place(&target, status.as_ref(), reason, labels).await {
+                        // What can't be written is removed, in one step with its replacement.
+                        Err(error)
+                            if self.job.options.existing.force && error.errno().is_some() =>
+                        {
+                            self.make_temporary(&target, None, true, source, labels).await
+                        }
+                        opened => opened,
+                    }
                 }
             };
             return result;
@@ -213,6 +248,13 @@ impl Worker<'_> {
         self.io.check()?;
         let directory = &new.target.directory;
         let to = Place::at(directory, &new.target.name);
+        if *replaces {
+            self.check_asked(&new.target, labels).await?;
+            let backup = self.back_up(&new.target).await;
+            if let Some(backup) = backup.map_err(|error| error.on(labels.target()))? {
+                let _ = new.backup.set(backup);
+            }
+        }
         self.rename(Place::at(directory, name), to, *replaces)
             .await
             .map_err(|error| error.on(labels.target()))?;
@@ -220,7 +262,10 @@ impl Worker<'_> {
     }
 
     /// Whether a failed publication may be tried again by writing in place.
-    pub(super) fn may_write_in_place(new: &NewFile, error: &Error) -> bool {
+    pub(super) fn may_write_in_place(&self, new: &NewFile, error: &Error) -> bool {
+        if self.job.options.existing.replaces_links() {
+            return false;
+        }
         let is_busy = error.errno() == Some(Errno::EBUSY);
         matches!(new.made, Made::Temporary { replaces: true, .. }) && (is_busy || is_refusal(error))
     }
@@ -265,7 +310,8 @@ impl Worker<'_> {
         let renamed = self.io.perform_always(Operation::Rename(rename(replace))).await;
         match renamed {
             Err(error) if !replace && error.errno() == Some(Errno::EINVAL) => {
-                let link = Link { source: source.clone(), target: target.clone() };
+                let target = target.clone();
+                let link = Link { source: source.clone(), target, follow: false };
                 self.io.perform_always(Operation::Link(link)).await?;
                 if let Some(directory) = &source.directory {
                     self.io.remove(directory, &source.name, false).await;
@@ -296,17 +342,22 @@ impl Worker<'_> {
     pub(super) fn check_overwrite(
         &self,
         source: &FileStatus,
-        target: &FileStatus,
+        standing: &FileStatus,
+        target: &Target,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        let reason = if target.is_same_file(source) {
-            "source and target are the same file"
-        } else if self.job.has_created((target.device, target.inode)) {
-            "will not overwrite just-created file"
-        } else {
+        if target.seen != Seen::NotLooked {
+            // The verdict has come to that, and may know better.
             return Ok(());
-        };
-        Err(Error::new(ErrorKind::Operand, "copy", reason).on(labels.target()))
+        }
+        let is_directory = standing.kind == FileKind::Directory;
+        if standing.is_same_file(source) {
+            Err(refused(Refusal::SameFile, labels))
+        } else if !is_directory && self.has_created(target, standing) {
+            Err(refused(Refusal::JustCreated, labels))
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a copy gets its source's access control lists, or none: then the target's own need
@@ -346,7 +397,7 @@ impl Worker<'_> {
 
     /// The target that a symbolic link leads to, one step on; none if what it leads to is written
     /// in place, by the link.
-    async fn follow_link(
+    pub(super) async fn follow_link(
         &self,
         target: &Target,
         labels: &dyn Labels,
@@ -354,22 +405,35 @@ impl Worker<'_> {
         let label = |error: Error| error.on(labels.target());
         let place = Place::at(&target.directory, &target.name);
         let Some(status) = self.io.status_at(place.clone(), true).await.map_err(label)? else {
-            let reason = "not writing through dangling symbolic link";
-            return Err(label(Error::new(ErrorKind::Operand, "create", reason)));
+            if !self.job.options.existing.through_dangling_links {
+                return Err(refused(Refusal::DanglingTarget, labels));
+            }
+            return self.lead_on(target, place, labels).await.map(Some);
         };
-        let content = self.io.read_link(place).await.map_err(label)?;
         // A link of /proc is an open file: its name may be another's by now, or nobody's.
         let directory_status = self.io.status_of(&target.directory).await.map_err(label)?;
         let magic = self.magic(directory_status.device, &target.directory).await;
         if magic == magic::PROC || status.kind != FileKind::Regular {
             return Ok(None);
         }
+        self.lead_on(target, place, labels).await.map(Some)
+    }
+
+    /// The target that a symbolic link says.
+    async fn lead_on(
+        &self,
+        target: &Target,
+        link: Place,
+        labels: &dyn Labels,
+    ) -> Result<Target, Error> {
+        let label = |error: Error| error.on(labels.target());
+        let content = self.io.read_link(link).await.map_err(label)?;
         let (parent, leaf) = split_path(content.as_bytes());
         let parent = Name::new(parent).map_err(|errno| Error::from_errno("open", errno));
         let place = Place { directory: Some(target.directory.clone()), name: parent? };
         let directory = self.open_directory(place).await.map_err(label)?;
         let name = Name::new(leaf).map_err(|errno| Error::from_errno("open", errno))?;
-        Ok(Some(Target { directory, name, ..*target }))
+        Ok(Target { directory, name, ..*target })
     }
 
     /// Opens a directory that the user named, for names in it and for syncing it; where it may not
@@ -410,13 +474,17 @@ impl Worker<'_> {
         let open = Open::new(place, access);
         // Below an operand no link is followed; at one, links to devices and descriptors are.
         let open = if target.is_operand { open } else { open.confined() };
-        let file = self.io.open(open).await.map_err(label)?;
+        let opened = self.io.open(open).await;
+        let file = opened.map_err(|error| label(error.doing("open for writing")))?;
         let found = self.io.status_of(&file).await.map_err(label)?;
         if status.is_some_and(|expected| !found.is_same_file(expected)) {
             let reason = "the target was exchanged meanwhile";
             return Err(label(Error::new(ErrorKind::Io, "open", reason)));
         }
         let is_stream = found.kind != FileKind::Regular;
+        if self.job.remembers_created() {
+            self.job.remember_created((found.device, found.inode), target.name.as_bytes());
+        }
         let known = Known {
             owner: Some((found.owner, found.group)),
             file: Some((found.device, found.inode)),

@@ -13,6 +13,8 @@ use crate::units::Bytes;
 pub enum PathReason {
     /// There is nothing to move.
     Empty,
+    /// Only the attributes are copied.
+    AttributesOnly,
     /// One read and one write move it.
     Small {
         /// The largest file of which that is so.
@@ -109,6 +111,7 @@ impl PathReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::AttributesOnly => "attributes-only",
             Self::Small { .. } => "small",
             Self::NotLarge { .. } => "not-large",
             Self::TargetIsStream => "target-is-stream",
@@ -134,6 +137,7 @@ impl fmt::Display for PathReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Empty => f.write_str("it is empty"),
+            Self::AttributesOnly => f.write_str("only its attributes were asked for"),
             Self::Small { bytes_max } => write!(f, "it is no larger than {}", Bytes(bytes_max)),
             Self::NotLarge { bytes_min } => write!(f, "it is smaller than {}", Bytes(bytes_min)),
             Self::TargetIsStream => f.write_str("the target takes bytes only one after the other"),

@@ -8,9 +8,10 @@ use nix::libc;
 use super::publication::{Decision, decide};
 use super::publish::Target;
 use super::stage::Stage;
+use super::standing::refused;
 use super::worker::{Labels, Worker};
 use super::{Action, Copied, EntryKind, Event, Publication};
-use crate::error::{Errno, Error, ErrorKind};
+use crate::error::{Errno, Error, Refusal};
 use crate::operation::{File, FileKind, FileStatus, Name, Open, Place};
 
 impl Worker<'_> {
@@ -47,12 +48,10 @@ impl Worker<'_> {
             None if target.is_staged => Publication::Staged,
             None => Publication::New,
             Some(standing) if standing.kind == FileKind::Directory => {
-                let reason = "cannot overwrite a directory with a link";
-                let error = Error::new(ErrorKind::Operand, "create", reason);
-                return Err(error.on(labels.target()));
+                return Err(refused(Refusal::FileOntoDirectory, labels));
             }
             Some(standing) => {
-                self.check_overwrite(source, &standing, labels)?;
+                self.check_overwrite(source, &standing, target, labels)?;
                 Publication::Replaced
             }
         };
@@ -77,17 +76,13 @@ impl Worker<'_> {
             true => None,
             false => self.io.status_at(Place::at(parent, name), false).await?,
         };
-        let reason = match standing {
+        let refusal = match standing {
             None => return Ok((parent.clone(), Some(source.mode), None)),
-            Some(standing) if standing.kind != FileKind::Directory => {
-                "cannot overwrite non-directory with directory"
-            }
-            Some(standing) if standing.is_same_file(source) => {
-                "source and target are the same file"
-            }
+            Some(standing) if standing.kind != FileKind::Directory => Refusal::DirectoryOntoFile,
+            Some(standing) if standing.is_same_file(source) => Refusal::SameFile,
             Some(_) => return Ok((self.open_below(parent, name).await?, None, None)),
         };
-        Err(Error::new(ErrorKind::Operand, "create", reason))
+        Err(Error::refused("create", refusal))
     }
 
     /// Tells that a directory would be made.
@@ -117,33 +112,30 @@ impl Worker<'_> {
         target: &Target,
         labels: &dyn Labels,
     ) -> Result<Publication, Error> {
-        let refuse = |reason| {
-            let error = Error::new(ErrorKind::Operand, "create", reason);
-            Err(error.on(labels.target()))
-        };
+        let refuse = |refusal| Err(refused(refusal, labels));
         if target.is_staged {
             return Ok(Publication::Staged);
         }
         let status = self.standing_at(target, labels).await?;
         if let Some(status) = &status {
-            self.check_overwrite(source, status, labels)?;
+            self.check_overwrite(source, status, target, labels)?;
         }
         let standing = self.standing(target, status.as_ref()).await;
         match decide(standing, &self.job.options, target.is_operand) {
             Decision::Create => Ok(Publication::New),
-            Decision::Replace => Ok(Publication::Replaced),
+            Decision::Replace | Decision::Renew => Ok(Publication::Replaced),
             Decision::InPlace(reason) => Ok(Publication::InPlace(reason)),
-            Decision::Refuse(reason) => refuse(reason),
+            Decision::Refuse(refusal) => refuse(refusal),
             Decision::FollowLink => {
                 let place = Place::at(&target.directory, &target.name);
                 let led_to = self.io.status_at(place, true).await;
                 match led_to.map_err(|error| error.on(labels.target()))? {
-                    None => refuse("not writing through dangling symbolic link"),
+                    None => refuse(Refusal::DanglingTarget),
                     Some(status) if status.kind == FileKind::Directory => {
-                        refuse("cannot overwrite a directory with a file")
+                        refuse(Refusal::FileOntoDirectory)
                     }
                     Some(status) => {
-                        self.check_overwrite(source, &status, labels)?;
+                        self.check_overwrite(source, &status, target, labels)?;
                         Ok(match status.kind {
                             FileKind::Regular => Publication::Replaced,
                             _ => Publication::InPlace("not a regular file"),

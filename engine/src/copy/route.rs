@@ -37,6 +37,16 @@ pub(super) struct Route {
     pub(super) preallocate: bool,
 }
 
+/// How exactly a file system keeps times: what it can't keep, no copy has.
+pub(super) fn time_resolution_ns(magic: u64) -> u64 {
+    match magic {
+        magic::FAT => 2_000_000_000,
+        magic::EXFAT => 10_000_000,
+        magic::HFS_PLUS => 1_000_000_000,
+        _ => 1,
+    }
+}
+
 /// More of a file than this in the page cache, in thousandths, and it is read from there.
 const CACHED_PERMILLE_MIN: u32 = 500;
 

@@ -2,9 +2,9 @@
 
 use nix::libc;
 
-use super::Durability;
 use super::temporary::stage_name;
 use super::worker::Worker;
+use super::{Durability, Overwrite};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{LISTING_BYTES, TEMPORARY_ATTEMPTS_MAX};
@@ -154,12 +154,16 @@ impl Worker<'_> {
             for (name, kind) in self.names_in(&from).await? {
                 let (source, target) = (Place::at(&from, &name), Place::at(&to, &name));
                 let is_directory = kind == FileKind::Directory;
-                let rename = Rename { source, target, replace: !is_directory };
+                let existing = &self.job.options.existing;
+                let replace = !is_directory && existing.merges_stages();
+                let rename = Rename { source, target, replace };
                 match self.io.perform_always(Operation::Rename(rename)).await {
                     Err(error) if is_directory && error.errno() == Some(Errno::EEXIST) => {
                         let below = self.open_below(&from, &name).await?;
                         pairs.push((below, self.open_below(&to, &name).await?));
                     }
+                    // It goes with the rest of the stage.
+                    Err(error) if existing.overwrite == Overwrite::Never && error.is_there() => {}
                     renamed => renamed.map(drop)?,
                 }
             }
@@ -244,7 +248,10 @@ impl Worker<'_> {
         Ok(names)
     }
 
-    async fn list_names(&self, directory: &File) -> Result<Vec<(Name, FileKind)>, Error> {
+    pub(super) async fn list_names(
+        &self,
+        directory: &File,
+    ) -> Result<Vec<(Name, FileKind)>, Error> {
         let mut names = Vec::new();
         let mut bytes = vec![0; LISTING_BYTES];
         loop {

@@ -33,7 +33,7 @@ fn made_from(name: &[u8], attempt: u64, kind: &str) -> Vec<u8> {
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll and Vo): spreads names, keeps no secrets.
-fn hash(bytes: &[u8]) -> u64 {
+pub(super) fn hash(bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325_u64;
     bytes
         .iter()

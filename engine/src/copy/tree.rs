@@ -20,7 +20,6 @@ use super::directory::{Directory, Entry};
 use super::hard_links::Waiting;
 use super::listing::ListedNames;
 use super::mirror::Root;
-use super::publish::Target;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use crate::buffer::Buffer;
@@ -88,8 +87,10 @@ impl Worker<'_> {
         made: (Option<u32>, Option<Stage>, Option<File>),
         heritage: Heritage,
     ) -> Piece {
+        let name = target.2.file_name().unwrap_or_default();
+        let is_created = self.note_directory(&target.1, name, made.0.is_some());
         let is_imagined = self.is_rehearsal() && made.0.is_some();
-        let mut root = Directory::root(source, target, made, heritage);
+        let mut root = Directory::root(is_created, source, target, made, heritage);
         root.is_staged |= is_imagined;
         root.listed = self.job.options.selection.listed.as_ref().and_then(ListedNames::new);
         Piece::List(Arc::new(root))
@@ -110,6 +111,13 @@ impl Worker<'_> {
     ) {
         let entered = self.open_pair(&parent, name).await;
         match entered {
+            // Of another file system it is made, and stays empty.
+            Ok(directory)
+                if self.job.options.one_file_system
+                    && directory.status.device != directory.root_device() =>
+            {
+                self.release(Arc::new(directory)).await;
+            }
             Ok(directory) => self.list(Arc::new(directory), pieces, own).await,
             Err(error) => {
                 self.fail(&error);
@@ -255,6 +263,9 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
+        let target = directory.target_for(name);
+        let place = Place::at(&directory.source, name);
+        let Some(target) = self.admit_below(&place, target, labels).await? else { return Ok(()) };
         // Not waiting: what was a file a moment ago may be a FIFO now.
         let flags = libc::O_RDONLY | libc::O_NONBLOCK;
         let open = Open::new(Place::at(&directory.source, name), flags);
@@ -267,7 +278,6 @@ impl Worker<'_> {
             let error = Error::new(ErrorKind::SourceChanged, "open", reason);
             return Err(on_source(error));
         }
-        let target = target_in(directory, name);
         let copy = async || self.copy_file(&source, &status, &target, labels).await;
         self.copy_linked(&status, &target, Some(directory), labels, copy).await
     }
@@ -280,12 +290,16 @@ impl Worker<'_> {
         labels: &Entry<'_>,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
-        let open = Open::new(Place::at(&directory.source, name), libc::O_RDONLY);
+        let target = directory.target_for(name);
+        let place = Place::at(&directory.source, name);
+        let admitted = self.admit_below(&place, target, labels).await?;
+        let Some(target) = admitted else { return Ok(()) };
+        let open = Open::new(place, libc::O_RDONLY);
         let is_followed = self.job.options.links == FollowLinks::Always;
         let open = if is_followed { open } else { open.confined() };
         let source = self.io.open(open).await.map_err(on_source)?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
-        self.copy_file(&source, &status, &target_in(directory, name), labels).await
+        self.copy_file(&source, &status, &target, labels).await
     }
 
     /// Copies a link or a special file.
@@ -296,12 +310,14 @@ impl Worker<'_> {
         labels: &Entry<'_>,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
-        let target = target_in(directory, name);
+        let target = directory.target_for(name);
+        let source = Place::at(&directory.source, name);
+        let admitted = self.admit_below(&source, target, labels).await?;
+        let Some(target) = admitted else { return Ok(()) };
         let waits = self.will_name_wait(directory).await;
         if !directory.is_staged && !waits {
             directory.has_open_links.store(true, Ordering::Relaxed);
         }
-        let source = Place::at(&directory.source, name);
         // Before the link is read: reading it would change the time of its last reading.
         let is_followed = self.job.options.links == FollowLinks::Always;
         let status = self.io.status_at(source.clone(), is_followed).await.map_err(on_source)?;
@@ -328,16 +344,5 @@ impl Worker<'_> {
             self.copy_entry(&directory, name, kind, pieces, own).await;
             self.release(directory).await;
         }
-    }
-}
-
-/// The target of a name in a directory that is being copied.
-fn target_in(directory: &Directory, name: &Name) -> Target {
-    Target {
-        directory: directory.target.clone(),
-        name: name.clone(),
-        is_staged: directory.is_staged,
-        is_operand: false,
-        heritage: directory.heritage,
     }
 }

@@ -12,7 +12,9 @@ use super::fingerprint::Fingerprinter;
 use super::hard_links::{HardLinks, Waiting};
 use super::io::Io;
 use super::manifest::List;
+use super::temporary::hash;
 use super::throttle::Throttle;
+use super::verdict::Identity;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error, ErrorKind};
@@ -29,9 +31,11 @@ pub(super) struct Job<'a> {
     pub(super) progress: &'a Progress,
     pub(super) cancellation: &'a Cancellation,
     pub(super) surroundings: Surroundings,
-    /// Files that this run has made, by device and inode, where another source could overwrite
-    /// them.
-    created: Option<Mutex<BTreeSet<(u64, u64)>>>,
+    /// Files that this run has made, by device, inode and name (hashed), where another source could
+    /// overwrite them.
+    created: Option<Mutex<BTreeSet<(u64, u64, u64)>>>,
+    /// The sources so far, where there are several.
+    operands: Mutex<BTreeSet<(DirectoryEntry, Identity)>>,
     /// Digests of what was copied, for a list of them.
     pub(super) list: Option<List>,
     /// Files of the source that have several names.
@@ -47,6 +51,9 @@ pub(super) struct Job<'a> {
     /// What kind of file system each device has.
     magics: Mutex<BTreeMap<u64, u64>>,
 }
+
+/// A name in a directory, by which a file was found.
+pub(super) type DirectoryEntry = (Option<Identity>, Vec<u8>);
 
 /// What the process is to the file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,6 +128,7 @@ impl<'a> Job<'a> {
             created: has_several_sources.then(Mutex::default),
             list: None,
             hard_links: HardLinks::default(),
+            operands: Mutex::default(),
             are_stages_forbidden: AtomicBool::new(false),
             throttle,
             waiting_descriptors: AtomicUsize::new(0),
@@ -130,7 +138,8 @@ impl<'a> Job<'a> {
     }
 
     /// Whether this run has made the file itself.
-    pub(super) fn has_created(&self, file: (u64, u64)) -> bool {
+    pub(super) fn has_created(&self, (device, inode): (u64, u64), name: &[u8]) -> bool {
+        let file = (device, inode, hash(name));
         self.created.as_ref().is_some_and(|created| lock(created).contains(&file))
     }
 
@@ -162,10 +171,15 @@ impl<'a> Job<'a> {
         self.created.is_some()
     }
 
-    pub(super) fn remember_created(&self, file: (u64, u64)) {
+    pub(super) fn remember_created(&self, (device, inode): (u64, u64), name: &[u8]) {
         if let Some(created) = &self.created {
-            lock(created).insert(file);
+            lock(created).insert((device, inode, hash(name)));
         }
+    }
+
+    /// Remembers an operand; false if it was one already.
+    pub(super) fn remember_operand(&self, entry: DirectoryEntry, file: Identity) -> bool {
+        lock(&self.operands).insert((entry, file))
     }
 
     /// Why cloning between these devices is not worth a try, if it was refused for good.

@@ -92,10 +92,12 @@ pub struct SymbolicLink {
 /// Gives a file one more name (`linkat(2)`).
 #[derive(Debug)]
 pub struct Link {
-    /// The file: a symbolic link is linked itself, not followed.
+    /// The file.
     pub source: Place,
     /// The new name.
     pub target: Place,
+    /// Whether a symbolic link is followed, or gets one more name itself.
+    pub follow: bool,
 }
 
 /// Reads what a symbolic link says. The result is the number of bytes; as many as the buffer has

@@ -99,7 +99,7 @@ fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
         Operation::SymbolicLink(link) => {
             call::symbolic_link(link.content.as_c_str(), at(&link.place)?)
         }
-        Operation::Link(link) => call::link(at(&link.source)?, at(&link.target)?),
+        Operation::Link(link) => call::link(at(&link.source)?, at(&link.target)?, link.follow),
         Operation::ReadLink(link) => {
             let place = at(&link.place)?;
             call::read_link(place, link.buffer.as_mut_slice().ok_or(Errno::EINVAL)?)

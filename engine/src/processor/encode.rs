@@ -199,7 +199,8 @@ pub(super) fn encode(
         Operation::Link(link) => {
             let (source, source_name) = at(&link.source)?;
             let (target, target_name) = at(&link.target)?;
-            opcode::LinkAt::new(source, source_name, target, target_name).build()
+            let flags = if link.follow { libc::AT_SYMLINK_FOLLOW } else { 0 };
+            opcode::LinkAt::new(source, source_name, target, target_name).flags(flags).build()
         }
 
         Operation::Statx(statx) => encode_statx(statx, side)?,

@@ -275,8 +275,8 @@ pub(crate) fn symbolic_link(content: &CStr, (directory, name): At<'_>) -> Result
     unistd::symlinkat(content, directory, name).map(|()| 0)
 }
 
-pub(crate) fn link(source: At<'_>, target: At<'_>) -> Result<u32, Errno> {
-    let flags = LinkatFlags::empty();
+pub(crate) fn link(source: At<'_>, target: At<'_>, follow: bool) -> Result<u32, Errno> {
+    let flags = if follow { LinkatFlags::AT_SYMLINK_FOLLOW } else { LinkatFlags::empty() };
     unistd::linkat(source.0, source.1, target.0, target.1, flags).map(|()| 0)
 }
 

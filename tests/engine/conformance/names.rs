@@ -529,7 +529,7 @@ fn making() {
 }
 
 fn link(it: &mut World, source: &str, target: &str) -> String {
-    it.tell(Link { source: it.place(source), target: it.place(target) })
+    it.tell(Link { source: it.place(source), target: it.place(target), follow: false })
 }
 
 fn read_link(it: &mut World, name: &str, length: usize) -> String {

@@ -4,7 +4,9 @@
 
 mod attributes;
 mod data;
+mod existing;
 mod listed;
+mod operands;
 mod safety;
 mod selection;
 mod verification;
@@ -14,7 +16,9 @@ use std::path::PathBuf;
 
 pub use attributes::*;
 pub use data::*;
+pub use existing::*;
 pub use listed::*;
+pub use operands::*;
 pub use safety::*;
 pub use selection::*;
 pub use verification::*;
@@ -43,6 +47,14 @@ pub struct Options {
     pub durability: Durability,
     /// Which symbolic links are followed.
     pub links: FollowLinks,
+    /// What happens where something stands already, and how a target is made.
+    pub existing: Existing,
+    /// What becomes of directories that were named.
+    pub directories: Directories,
+    /// Whether directories of other file systems than their operand's stay empty (`-x`).
+    pub one_file_system: bool,
+    /// Whether a source keeps its whole path below the target directory (`--parents`).
+    pub parents: bool,
     /// Whether existing targets are written in place rather than replaced.
     pub in_place: bool,
     /// Whether a new directory is staged and published whole.
@@ -82,6 +94,10 @@ impl Default for Options {
             preserve: Preserve::default(),
             durability: Durability::default(),
             links: FollowLinks::default(),
+            existing: Existing::default(),
+            directories: Directories::default(),
+            one_file_system: false,
+            parents: false,
             in_place: false,
             stage: Stage::default(),
             verification: Verification::default(),

@@ -71,8 +71,13 @@ impl World {
         Ok(0)
     }
 
-    pub(super) fn link(&mut self, source: At<'_>, target: At<'_>) -> Result<u32, Errno> {
-        let number = self.resolve(source, false)?;
+    pub(super) fn link(
+        &mut self,
+        source: At<'_>,
+        target: At<'_>,
+        follow: bool,
+    ) -> Result<u32, Errno> {
+        let number = self.resolve(source, follow)?;
         let found = self.new_name(target, false)?;
         let inode = self.node(number);
         if inode.mount != self.node(found.directory).mount {

@@ -176,7 +176,7 @@ pub(super) fn perform(
         Operation::SymbolicLink(link) => {
             world.symbolic_link(link.content.as_bytes(), at(&link.place)?)
         }
-        Operation::Link(link) => world.link(at(&link.source)?, at(&link.target)?),
+        Operation::Link(link) => world.link(at(&link.source)?, at(&link.target)?, link.follow),
         Operation::MakeNode(make) => world.make_node(at(&make.place)?, make.mode, make.device),
 
         Operation::Statx(statx) => {

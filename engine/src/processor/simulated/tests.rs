@@ -857,7 +857,7 @@ fn random_operation(
                 Name::new(["a", "d", "../a", "l", "nothing", "/nowhere/a", "e/"][pick(7)]);
             Operation::SymbolicLink(SymbolicLink { place, content: content.unwrap() })
         }
-        26 => Operation::Link(Link { source: place, target }),
+        26 => Operation::Link(Link { source: place, target, follow: pick(2) == 1 }),
         27 => Operation::ReadLink(ReadLink { place, buffer: vec![0; pick(8)].into() }),
         28 => {
             let kind = [libc::S_IFIFO, libc::S_IFREG, 0, libc::S_IFDIR, libc::S_IFSOCK][pick(5)];

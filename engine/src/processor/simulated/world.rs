@@ -253,7 +253,7 @@ impl SimulatedWorld {
     /// If it can't be given.
     pub fn add_link(&self, existing: impl AsRef<Path>, path: impl AsRef<Path>) {
         let existing = existing.as_ref().as_os_str().as_bytes();
-        self.build(path.as_ref(), |world, at| world.link(At::path(existing), at));
+        self.build(path.as_ref(), |world, at| world.link(At::path(existing), at, false));
     }
 
     /// Sets the mode of what is at `path`; a symbolic link is not followed.
