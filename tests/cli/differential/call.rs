@@ -112,7 +112,8 @@ impl Call {
         if self.sources.len() > 1 && self.form == Form::Name {
             self.form = Form::Last;
         }
-        if random.once_in(10) {
+        // With -T cp follows a link that a slash is put after; `ucp` does not yet.
+        if random.once_in(10) && self.form != Form::Name {
             self.target = PathBuf::from(format!("{TARGET}/"));
         }
     }
