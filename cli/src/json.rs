@@ -41,6 +41,10 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
             let (path, path_base64) = name(path);
             line(&DeletedLine { event: "would-delete", path, path_base64, kind: kind.name() })
         }
+        copy::Event::Done(done) => {
+            let (target, target_base64) = name(done.target);
+            line(&DoneLine { event: "done", target, target_base64, tree: done.is_tree })
+        }
         copy::Event::Deleted { path, kind } => {
             let (path, path_base64) = name(path);
             line(&DeletedLine { event: "deleted", path, path_base64, kind: kind.name() })
@@ -164,6 +168,16 @@ struct WouldCopyLine<'a> {
     kind: &'static str,
     bytes: u64,
     publication: &'static str,
+}
+
+#[derive(Serialize)]
+struct DoneLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
+    tree: bool,
 }
 
 #[derive(Serialize)]

@@ -170,6 +170,10 @@ impl Report {
         if let Some(line) = line {
             self.print(&line);
         }
+        // What is promised is told when it holds: the other lines may wait for a block to be full.
+        if let (Listing::Json, Event::Done(_)) = (self.listing, event) {
+            self.flush();
+        }
     }
 
     /// Prints with `way`, and says so the first time that it fails.

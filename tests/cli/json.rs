@@ -255,3 +255,37 @@ fn collect_words(schema: &Value, words: &mut Vec<String>) {
         collect_words(value, words);
     }
 }
+
+/// The engine's stable names are matched out of its sources: who adds one describes it.
+#[test]
+fn every_stable_name_of_the_engine_is_in_the_schema() {
+    let schema = SCHEMA.to_string();
+    let mut names = 0;
+    for file in ["copy/account.rs", "copy/reason.rs", "error.rs"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src").join(file);
+        let text = fs::read_to_string(path).unwrap();
+        for body in text.split("fn name(self) -> &'static str {").skip(1) {
+            let body = &body[..body.find("\n    }\n").unwrap()];
+            for name in body.split('"').skip(1).step_by(2) {
+                assert!(schema.contains(&format!("\"{name}\"")), "{file}: {name}");
+                names += 1;
+            }
+        }
+    }
+    assert!(names > 40, "{names}");
+}
+
+#[test]
+fn what_is_durable_is_told_when_it_is() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree");
+    scratch.write("tree/a", "text");
+    let lines = account(scratch.ucp(["--json", "--durable=full", "tree", "new"]).exits(0));
+    let done = only(&lines, "event", "done");
+    assert_eq!((&done["target"], &done["tree"]), (&"new".into(), &true.into()));
+    let lines = account(scratch.ucp(["--json", "--durable=full", "tree/a", "b"]).exits(0));
+    let done = only(&lines, "event", "done");
+    assert_eq!((&done["target"], &done["tree"]), (&"b".into(), &false.into()));
+    let copied = lines.iter().position(|line| line["event"] == "copied");
+    assert!(copied < lines.iter().position(|line| line["event"] == "done"), "{lines:#?}");
+}

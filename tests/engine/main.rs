@@ -10,6 +10,7 @@ mod conformance;
 mod disturbance;
 mod durability;
 mod flips;
+mod mirror;
 mod proactor;
 mod rate;
 mod simulation;

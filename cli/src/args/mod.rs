@@ -66,11 +66,11 @@ pub(crate) struct CopyArguments {
     #[command(flatten)]
     pub(crate) attributes: Attributes,
     #[command(flatten)]
-    pub(crate) selection: Selection,
+    pub(crate) data: Data,
     #[command(flatten)]
     pub(crate) safety: Safety,
     #[command(flatten)]
-    pub(crate) data: Data,
+    pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) verification: Verification,
     #[command(flatten)]

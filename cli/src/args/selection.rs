@@ -36,7 +36,7 @@ pub(crate) struct Selection {
     #[arg(long)]
     dry_run: bool,
     /// Move at most so many bytes in a second, on the whole, as 500K or 10M
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[arg(long, value_name = "RATE", value_parser = rate, help_heading = "Speed")]
     limit_rate: Option<NonZero<u64>>,
 }
 
