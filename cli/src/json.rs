@@ -49,6 +49,26 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
             let (path, path_base64) = name(path);
             line(&DeletedLine { event: "deleted", path, path_base64, kind: kind.name() })
         }
+        copy::Event::UpToDate { source, target } => not_copied("up-to-date", source, target),
+        copy::Event::Stayed { source, target } => not_copied("stayed", source, target),
+        copy::Event::Repeated { source, is_directory } => {
+            let (source, source_base64) = name(source);
+            let directory = *is_directory;
+            line(&RepeatedLine { event: "repeated", source, source_base64, directory })
+        }
+        copy::Event::Kept { target, temporary, bytes } => {
+            let (target, target_base64) = name(target);
+            let (temporary, temporary_base64) = name(temporary);
+            let bytes = *bytes;
+            line(&KeptLine {
+                event: "kept",
+                target,
+                target_base64,
+                temporary,
+                temporary_base64,
+                bytes,
+            })
+        }
         copy::Event::Warned { path, warning } => {
             let (path, path_base64) = name(path);
             line(&WarnedLine { event: "warned", path, path_base64, message: warning })
@@ -57,6 +77,12 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
         _ => return None,
     };
     Some(line)
+}
+
+fn not_copied(event: &'static str, source: &Path, target: &Path) -> String {
+    let (source, source_base64) = name(source);
+    let (target, target_base64) = name(target);
+    line(&NotCopiedLine { event, source, source_base64, target, target_base64 })
 }
 
 /// The line of a failure.
@@ -74,8 +100,9 @@ pub(crate) fn failure(error: &Error) -> String {
 
 /// The last line.
 pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitStatus) -> String {
-    let Summary { files, directories, links, bytes, skipped, excluded, deleted, failed, .. } =
-        *summary;
+    let Summary { files, directories, links, hard_links, specials, bytes, .. } = *summary;
+    let Summary { skipped, up_to_date, stayed, excluded, deleted, failed, .. } = *summary;
+    let Summary { verified_device, verified_cache, .. } = *summary;
     let interrupted_by = signal.filter(|_| summary.was_cancelled).map(Signal::as_str);
     line(&SummaryLine {
         event: "summary",
@@ -83,8 +110,14 @@ pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitSta
         files,
         directories,
         links,
+        hard_links,
+        specials,
         bytes,
         skipped,
+        up_to_date,
+        stayed,
+        verified_device,
+        verified_cache,
         excluded,
         deleted,
         failed,
@@ -171,6 +204,43 @@ struct WouldCopyLine<'a> {
 }
 
 #[derive(Serialize)]
+struct NotCopiedLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
+}
+
+#[derive(Serialize)]
+struct RepeatedLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_base64: Option<String>,
+    directory: bool,
+}
+
+#[derive(Serialize)]
+struct KeptLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temporary: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temporary_base64: Option<String>,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
 struct DoneLine<'a> {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -225,8 +295,14 @@ struct SummaryLine<'a> {
     files: u64,
     directories: u64,
     links: u64,
+    hard_links: u64,
+    specials: u64,
     bytes: u64,
     skipped: u64,
+    up_to_date: u64,
+    stayed: u64,
+    verified_device: u64,
+    verified_cache: u64,
     excluded: u64,
     deleted: u64,
     failed: u64,

@@ -289,3 +289,19 @@ fn what_is_durable_is_told_when_it_is() {
     let copied = lines.iter().position(|line| line["event"] == "copied");
     assert!(copied < lines.iter().position(|line| line["event"] == "done"), "{lines:#?}");
 }
+
+#[test]
+fn what_is_not_copied_is_told_with_its_reason() {
+    let scratch = Scratch::new();
+    scratch.make_directory("to");
+    scratch.write("a", "text");
+    scratch.ucp(["a", "to"]).succeeds_silently();
+    let lines = account(scratch.ucp(["--json", "--check-existing=size+time", "a", "to"]).exits(0));
+    assert_eq!(only(&lines, "event", "up-to-date")["target"], "to/a");
+    assert_eq!(only(&lines, "event", "summary")["up_to_date"], 1);
+    let lines = account(scratch.ucp(["--json", "-u", "a", "to"]).exits(0));
+    assert_eq!(only(&lines, "event", "stayed")["source"], "a");
+    assert_eq!(only(&lines, "event", "summary")["stayed"], 1);
+    let lines = account(scratch.ucp(["--json", "a", "a", "to"]).exits(0));
+    assert_eq!(only(&lines, "event", "repeated")["directory"], false);
+}
