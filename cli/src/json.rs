@@ -69,6 +69,8 @@ pub(crate) fn event(event: &copy::Event<'_>) -> Option<String> {
                 bytes,
             })
         }
+        copy::Event::Removed { source } => line(&RemovedLine::of("removed", source)),
+        copy::Event::WouldRemove { source } => line(&RemovedLine::of("would-remove", source)),
         copy::Event::Warned { path, warning } => {
             let (path, path_base64) = name(path);
             line(&WarnedLine { event: "warned", path, path_base64, message: warning })
@@ -101,8 +103,8 @@ pub(crate) fn failure(error: &Error) -> String {
 /// The last line.
 pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitStatus) -> String {
     let Summary { files, directories, links, hard_links, specials, bytes, .. } = *summary;
-    let Summary { skipped, up_to_date, stayed, excluded, deleted, failed, .. } = *summary;
-    let Summary { verified_device, verified_cache, .. } = *summary;
+    let Summary { skipped, up_to_date, stayed, excluded, deleted, removed, .. } = *summary;
+    let Summary { verified_device, verified_cache, failed, .. } = *summary;
     let interrupted_by = signal.filter(|_| summary.was_cancelled).map(Signal::as_str);
     line(&SummaryLine {
         event: "summary",
@@ -120,6 +122,7 @@ pub(crate) fn summary(summary: &Summary, signal: Option<Signal>, status: ExitSta
         verified_cache,
         excluded,
         deleted,
+        removed,
         failed,
         class: summary.failure.map(|kind| kind.name()),
         interrupted_by,
@@ -261,6 +264,15 @@ struct DeletedLine<'a> {
 }
 
 #[derive(Serialize)]
+struct RemovedLine<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_base64: Option<String>,
+}
+
+#[derive(Serialize)]
 struct WarnedLine<'a> {
     event: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -305,6 +317,7 @@ struct SummaryLine<'a> {
     verified_cache: u64,
     excluded: u64,
     deleted: u64,
+    removed: u64,
     failed: u64,
     class: Option<&'static str>,
     interrupted_by: Option<&'static str>,
@@ -360,6 +373,13 @@ impl<'a> CopiedLine<'a> {
             verified: copied.verified.map(|verified| verified.name()),
             nanoseconds: copied.elapsed.map(nanoseconds),
         }
+    }
+}
+
+impl<'a> RemovedLine<'a> {
+    fn of(event: &'static str, source: &'a Path) -> Self {
+        let (source, source_base64) = name(source);
+        Self { event, source, source_base64 }
     }
 }
 

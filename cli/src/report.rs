@@ -148,7 +148,7 @@ impl Report {
     fn list(&self, event: &Event<'_>) {
         let line = match (self.listing, event) {
             (Listing::Json, event) => json::event(event),
-            (_, Event::WouldCopy(_) | Event::WouldDelete { .. }) => {
+            (_, Event::WouldCopy(_) | Event::WouldDelete { .. } | Event::WouldRemove { .. }) => {
                 rehearsed_line(event).filter(|_| self.verbosity != Verbosity::Quiet)
             }
             (Listing::Names, Event::Copied(copied)) if is_listed(copied) => {
@@ -164,6 +164,9 @@ impl Report {
                 Listing::Names | Listing::Debug | Listing::Explained,
                 Event::Deleted { path, kind },
             ) => Some(deleted_line(path, *kind)),
+            (Listing::Names | Listing::Debug | Listing::Explained, Event::Removed { source }) => {
+                Some(deleted_line(source, EntryKind::File))
+            }
             (Listing::Explained, Event::Copied(copied)) => Some(explain::lines(copied)),
             _ => None,
         };
@@ -322,6 +325,7 @@ fn copied_lines(copied: &Copied<'_>) -> String {
 /// What a dry run says would be done.
 fn rehearsed_line(event: &Event<'_>) -> Option<String> {
     match event {
+        Event::WouldRemove { source } => Some(format!("would remove {}", quote::always(source))),
         Event::WouldDelete { path, kind } => {
             let what = if *kind == EntryKind::Directory { "directory " } else { "" };
             Some(format!("would delete {what}{}", quote::always(path)))
@@ -379,6 +383,7 @@ fn last_line(summary: &Summary) -> String {
         skipped,
         excluded,
         deleted,
+        removed,
         failed,
         elapsed,
         ..
@@ -413,6 +418,7 @@ fn last_line(summary: &Summary) -> String {
         (*skipped, "skipped"),
         (*excluded, "excluded"),
         (*deleted, "deleted"),
+        (*removed, "removed from the source"),
     ];
     for (number, what) in checked.into_iter().chain(left) {
         if number > 0 {

@@ -22,6 +22,8 @@ use ucp_engine::copy::{Request, TargetRole};
 pub(crate) struct Sandbox {
     /// Read, with all that is below.
     readable: Vec<PathBuf>,
+    /// Read, with all that is below, and files removed.
+    removable: Vec<PathBuf>,
     /// Read, written, made and removed, with all that is below.
     writable: Vec<PathBuf>,
 }
@@ -45,11 +47,18 @@ pub(crate) fn kernel_abi() -> Option<i32> {
 }
 
 impl Sandbox {
-    /// What a copy needs: its sources to read, and the place of its target to write.
+    /// What a copy needs: its sources to read, or to remove, and the place of its target to write.
     pub(crate) fn around(request: &Request) -> Self {
         let mut sandbox = Self::default();
         sandbox.readable.extend(ALWAYS_READABLE.map(PathBuf::from));
         sandbox.readable.extend(request.sources.iter().cloned());
+        if request.options.selection.remove_source_files {
+            let place = |source: &PathBuf| match source.is_dir() {
+                true => source.clone(),
+                false => directory_of(source),
+            };
+            sandbox.removable.extend(request.sources.iter().map(place));
+        }
         sandbox.writable.push(place_of(&request.target, request.target_role));
         // A link named as target stays: the file that it leads to is replaced, where that is.
         if let Ok(leads_to) = request.target.canonicalize()
@@ -88,6 +97,7 @@ impl Sandbox {
         let write = AccessFs::from_all(KNOWN) & !AccessFs::Execute;
         let status = ruleset
             .add_rules(path_beneath_rules(&self.readable, read))?
+            .add_rules(path_beneath_rules(&self.removable, read | AccessFs::RemoveFile))?
             .add_rules(path_beneath_rules(&self.writable, write))?
             .restrict_self()?;
         Ok(status.ruleset)

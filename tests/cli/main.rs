@@ -24,13 +24,13 @@ mod json;
 mod kill;
 mod kill_everywhere;
 mod mirror;
-
 mod operands;
 mod output;
 mod persona;
 mod publication;
 mod reflink;
 mod rehearsal;
+mod remove_source;
 mod resume;
 mod sandbox;
 mod selection;

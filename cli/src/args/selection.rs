@@ -32,6 +32,11 @@ pub(crate) struct Selection {
     /// excluded names stay, and if anything failed, everything does
     #[arg(long)]
     delete: bool,
+    /// Remove each SOURCE that is a regular file, and those in SOURCEs, once its copy is complete:
+    /// implies --verify, --durable=full and --stage=never; directories, links and special files
+    /// stay, as does what was changed or not copied
+    #[arg(long, conflicts_with = "delete")]
+    remove_source_files: bool,
     /// Say what would be copied, replaced and deleted, and touch nothing
     #[arg(long)]
     dry_run: bool,
@@ -89,6 +94,7 @@ impl Selection {
         options.selection.filter = self.filter()?;
         options.selection.listed = self.listed()?;
         options.selection.delete = self.delete;
+        options.selection.remove_source_files = self.remove_source_files;
         options.selection.dry_run = self.dry_run;
         options.selection.bytes_per_second_max = self.limit_rate;
         Ok(())

@@ -103,7 +103,10 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     if arguments.persona == Persona::Cp {
         gnu::apply_promises(&mut options);
     }
-    Ok(options)
+    match options.contradiction() {
+        Some(reason) => Err(format!("options contradict each other: {reason}")),
+        None => Ok(options),
+    }
 }
 
 fn told(persona: Persona, told: &Told) -> (Verbosity, Listing, Display) {

@@ -101,6 +101,16 @@ pub enum Event<'a> {
         /// What it was.
         kind: EntryKind,
     },
+    /// A source was removed: its copy is verified, and on stable storage.
+    Removed {
+        /// Which.
+        source: &'a Path,
+    },
+    /// In a dry run: this source would be removed once it was copied.
+    WouldRemove {
+        /// Which.
+        source: &'a Path,
+    },
     /// The copy of a large file was interrupted. What there is of it is kept, and the same copy, made
     /// again, goes on from there.
     Kept {
@@ -316,6 +326,8 @@ pub struct Summary {
     pub is_dry_run: bool,
     /// Names deleted from the target, because the source does not have them.
     pub deleted: u64,
+    /// Sources removed, because their copies are safe.
+    pub removed: u64,
     /// Names that the user wanted left out; of an excluded directory only its own.
     pub excluded: u64,
     /// Files that stood at the target already, and needed no copy.
@@ -591,6 +603,7 @@ impl Summary {
         self.bytes += other.bytes;
         self.skipped += other.skipped;
         self.deleted += other.deleted;
+        self.removed += other.removed;
         self.excluded += other.excluded;
         self.stayed += other.stayed;
         self.failed += other.failed;

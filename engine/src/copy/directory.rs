@@ -404,9 +404,10 @@ impl Directory {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Where its name is to be synced, if it was made in the open and that is not done yet.
-    pub(super) fn name_to_sync(&self) -> Option<&File> {
-        let is_made = self.made_with.is_some() && !self.is_staged;
+    /// Where its name is to be synced, if it was made in the open and that is not done yet; with
+    /// `all`, also if it was there before: a run that was killed may have made it.
+    pub(super) fn name_to_sync(&self, all: bool) -> Option<&File> {
+        let is_made = (all || self.made_with.is_some()) && !self.is_staged;
         if !is_made || self.is_name_durable.load(Ordering::Acquire) {
             return None;
         }

@@ -279,11 +279,12 @@ impl Worker<'_> {
     }
 
     /// Puts the names of directories that were made in the open on stable storage, up to one that
-    /// was there: a file is found by all of them.
+    /// was there: a file is found by all of them. Where sources go, those that were there as well.
     pub(super) async fn sync_names_above(&self, directory: &Directory) -> Result<(), Error> {
+        let all = self.removes_sources();
         let mut made = Vec::new();
         let mut at = Some(directory);
-        while let Some((directory, above)) = at.and_then(|at| Some((at, at.name_to_sync()?))) {
+        while let Some((directory, above)) = at.and_then(|at| Some((at, at.name_to_sync(all)?))) {
             self.sync_names(above, &directory.target).await?;
             made.push(directory);
             at = directory.parent();

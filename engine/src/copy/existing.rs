@@ -60,6 +60,9 @@ impl Worker<'_> {
             let (source, target) = (&labels.source(), &labels.target());
             self.job.observer.on_event(&Event::UpToDate { source, target });
         }
+        if check == CheckExisting::Hash {
+            self.remove_compared(status, &standing, target, labels).await;
+        }
         Ok(true)
     }
 
@@ -116,7 +119,7 @@ impl Worker<'_> {
 
     /// Opens what stands at a target to read it; none if that is something else by now. Reading is
     /// no use of the file: where it may, it leaves no trace in its times.
-    async fn open_existing(
+    pub(super) async fn open_existing(
         &self,
         target: &Target,
         standing: &FileStatus,

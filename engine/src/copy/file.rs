@@ -12,6 +12,7 @@ use super::data::Moved;
 use super::file_system::tells_at_close;
 use super::journal::Reached;
 use super::publish::{NewFile, Target};
+use super::remove_source::is_unchanged;
 use super::worker::{Labels, Worker};
 use super::{
     Action, Copied, DataPath, Durability, EntryKind, Event, Make, PathReason, Publication, Verified,
@@ -25,6 +26,8 @@ use crate::units::Moment;
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) moved: Moved,
+    /// What the source was when that began.
+    source: FileStatus,
     /// How long that took, where somebody is told.
     elapsed: Option<Duration>,
 }
@@ -99,7 +102,8 @@ impl Worker<'_> {
             self.remove_journal(&new).await;
         }
         if waits {
-            self.wait(new, Written { moved, elapsed: self.since(started) }, labels);
+            let written = Written { moved, source: *status, elapsed: self.since(started) };
+            self.wait(new, written, labels);
             return Ok(());
         }
         let (new, moved, publication) = match self.publish(&new, labels).await {
@@ -120,7 +124,7 @@ impl Worker<'_> {
         };
         self.published.set(new.known.file);
         self.make_name_durable(&new, labels).await?;
-        let written = Written { moved, elapsed: self.since(started) };
+        let written = Written { moved, source: *status, elapsed: self.since(started) };
         self.finish_file(new, written, publication, labels).await
     }
 
@@ -201,22 +205,17 @@ impl Worker<'_> {
     pub(super) async fn finish_file(
         &self,
         new: NewFile,
-        Written { moved, elapsed }: Written,
+        Written { moved, source: status, elapsed }: Written,
         publication: Publication,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let backup = new.backup.get().cloned();
+        let goes = self.may_stand_alone(&new, moved.verified, labels).await?;
         self.close(new, labels).await?;
         if let Some(digest) = &moved.digest {
             self.list_in_manifest(**digest, moved.bytes, labels);
         }
-        let mut summary = self.summary.borrow_mut();
-        summary.files += 1;
-        summary.bytes += moved.bytes;
-        summary.paths.count(moved.path);
-        summary.verified_device += u64::from(moved.verified == Some(Verified::Device));
-        summary.verified_cache += u64::from(moved.verified == Some(Verified::Cache));
-        drop(summary);
+        self.count_file(&moved);
         if self.job.observer.wants_copies() {
             let (source, target) = (labels.source(), labels.target());
             let (source, target) = (source.as_path(), target.as_path());
@@ -242,7 +241,19 @@ impl Worker<'_> {
                 self.tell_done(target, false);
             }
         }
+        if goes {
+            self.remove_source(&status, labels).await;
+        }
         Ok(())
+    }
+
+    fn count_file(&self, moved: &Moved) {
+        let mut summary = self.summary.borrow_mut();
+        summary.files += 1;
+        summary.bytes += moved.bytes;
+        summary.paths.count(moved.path);
+        summary.verified_device += u64::from(moved.verified == Some(Verified::Device));
+        summary.verified_cache += u64::from(moved.verified == Some(Verified::Cache));
     }
 
     /// Moves the data into a new file; discards it if that fails.
@@ -313,9 +324,7 @@ impl Worker<'_> {
             self.warn(labels, warning);
             return Ok(());
         }
-        if (after.size_bytes, after.modified, after.changed)
-            == (before.size_bytes, before.modified, before.changed)
-        {
+        if is_unchanged(before, &after, self.job.removed_names(before)) {
             return Ok(());
         }
         let reason = "the file was changed while it was copied";

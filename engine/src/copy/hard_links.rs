@@ -154,7 +154,9 @@ impl Worker<'_> {
     ) -> Result<(), Error> {
         let is_followed = self.job.options.links == FollowLinks::Always;
         let is_asked = self.job.options.preserve.links && !self.is_rehearsal();
-        if !is_asked || (status.links < 2 && !is_followed) {
+        // It may have had more names before this run removed them.
+        let names = status.links.saturating_add(self.job.removed_names(status));
+        if !is_asked || (names < 2 && !is_followed) {
             return copy().await;
         }
         let file = (status.device, status.inode);

@@ -37,6 +37,7 @@ mod publish;
 mod reading;
 mod reason;
 mod rehearsal;
+mod remove_source;
 mod reread;
 mod resume;
 mod route;
@@ -178,7 +179,8 @@ async fn copy_with(
     let tasks = proactor.initiator();
     let (started, began) = (tasks.now(), tasks.wall_clock());
     let has_several = request.sources.len() > 1;
-    let mut job = Job::new(request.options.clone(), observer, progress, cancellation, has_several);
+    let options = request.options.clone().complete()?;
+    let mut job = Job::new(options, observer, progress, cancellation, has_several);
     let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
     if request.options.verification.manifest.is_some() {
         job.list = Some(manifest::List::new(&request.target));

@@ -280,7 +280,9 @@ impl Worker<'_> {
                 let made = self.open_or_make(&directory, &name, &status, false).await;
                 let on_both = |error: Error| on_target(error).copying(labels.source);
                 let (target, made_with, stage) = made.map_err(on_both)?;
-                let above = made_with.is_some().then_some(directory);
+                // A run that was killed may have made what is there.
+                let has_new_name = made_with.is_some() || self.removes_sources();
+                let above = has_new_name.then_some(directory);
                 (target, (made_with, stage, above))
             }
         };

@@ -34,6 +34,7 @@ impl Worker<'_> {
             summary.bytes += source.size_bytes;
         }
         self.tell_rehearsed(EntryKind::File, publication, source.size_bytes, labels);
+        self.rehearse_removal(source, labels).await;
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::BUFFER_ALIGNMENT_BYTES;
-use crate::operation::{File, FileSystemStatus, Name, Open, Operation, Place, Read};
+use crate::operation::{File, FileStatus, FileSystemStatus, Name, Open, Operation, Place, Read};
 use crate::proactor::{CompletionHandler, Proactor, TaskInitiator, open_files_max};
 use crate::processor::Configuration;
 use crate::units::Moment;
@@ -36,6 +36,8 @@ pub(super) struct Job<'a> {
     created: Option<Mutex<BTreeSet<(u64, u64, u64)>>>,
     /// The sources so far, where there are several.
     operands: Mutex<BTreeSet<(DirectoryEntry, Identity)>>,
+    /// How many names of a file with several this run has removed, by device and inode.
+    removed_names: Mutex<BTreeMap<(u64, u64), u32>>,
     /// Digests of what was copied, for a list of them.
     pub(super) list: Option<List>,
     /// Files of the source that have several names.
@@ -118,6 +120,8 @@ impl<'a> Job<'a> {
         has_several_sources: bool,
     ) -> Self {
         let rate = options.selection.bytes_per_second_max;
+        // A source that is gone can't be copied once more.
+        let may_overwrite_own = has_several_sources || options.selection.remove_source_files;
         let throttle = rate.map(|rate| Arc::new(Throttle::new(rate)));
         Self {
             options,
@@ -125,7 +129,8 @@ impl<'a> Job<'a> {
             progress,
             cancellation,
             surroundings: Surroundings::default(),
-            created: has_several_sources.then(Mutex::default),
+            created: may_overwrite_own.then(Mutex::default),
+            removed_names: Mutex::default(),
             list: None,
             hard_links: HardLinks::default(),
             operands: Mutex::default(),
@@ -139,8 +144,14 @@ impl<'a> Job<'a> {
 
     /// Whether this run has made the file itself.
     pub(super) fn has_created(&self, (device, inode): (u64, u64), name: &[u8]) -> bool {
-        let file = (device, inode, hash(name));
+        let file = (device, inode, self.hash_created(name));
         self.created.as_ref().is_some_and(|created| lock(created).contains(&file))
+    }
+
+    /// A file may be made by one name and met by another: in a directory that takes "A" for "a". Where
+    /// sources go, none of its names is overwritten.
+    fn hash_created(&self, name: &[u8]) -> u64 {
+        if self.options.selection.remove_source_files { 0 } else { hash(name) }
     }
 
     pub(super) fn forbid_stages(&self) {
@@ -173,13 +184,22 @@ impl<'a> Job<'a> {
 
     pub(super) fn remember_created(&self, (device, inode): (u64, u64), name: &[u8]) {
         if let Some(created) = &self.created {
-            lock(created).insert((device, inode, hash(name)));
+            lock(created).insert((device, inode, self.hash_created(name)));
         }
     }
 
     /// Remembers an operand; false if it was one already.
     pub(super) fn remember_operand(&self, entry: DirectoryEntry, file: Identity) -> bool {
         lock(&self.operands).insert((entry, file))
+    }
+
+    /// How many of a file's names this run has removed.
+    pub(super) fn removed_names(&self, file: &FileStatus) -> u32 {
+        lock(&self.removed_names).get(&(file.device, file.inode)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn count_removed_name(&self, file: &FileStatus) {
+        *lock(&self.removed_names).entry((file.device, file.inode)).or_default() += 1;
     }
 
     /// Why cloning between these devices is not worth a try, if it was refused for good.

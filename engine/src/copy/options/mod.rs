@@ -24,6 +24,9 @@ pub use selection::*;
 pub use verification::*;
 pub use what::*;
 
+use crate::digest::Algorithm;
+use crate::error::{Error, ErrorKind};
+
 /// How a copy is made. The default is what `ucp SOURCE… TARGET` does.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -79,6 +82,39 @@ pub struct Options {
     pub selection: Selection,
     /// The mode bits that new files must not have, where the source's mode is not kept.
     pub umask: u32,
+}
+
+impl Options {
+    /// Why these options can't be had together; none if they can.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let backup = self.existing.backup.as_ref().map(|backup| backup.style);
+        let may_replace_copies = backup.is_some_and(|style| style != BackupStyle::Numbered);
+        match self.selection.remove_source_files {
+            true if self.selection.delete => {
+                Some("what is removed from a source would be deleted from its mirror")
+            }
+            true if may_replace_copies => {
+                Some("a simple backup may replace a copy whose source was removed")
+            }
+            _ => None,
+        }
+    }
+
+    /// The same, with what one option asks of others.
+    pub(in crate::copy) fn complete(mut self) -> Result<Self, Error> {
+        if let Some(reason) = self.contradiction() {
+            return Err(Error::new(ErrorKind::Operand, "copy", reason));
+        }
+        if self.selection.remove_source_files {
+            // A copy that stands alone is whole, on the disk, under its own name, and stays there.
+            self.verification.verify.get_or_insert(Algorithm::Xxh3_128);
+            self.durability = Durability::Full;
+            self.stage = Stage::Never;
+            self.existing.merge_created = false;
+        }
+        Ok(self)
+    }
 }
 
 impl Default for Options {

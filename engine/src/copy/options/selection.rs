@@ -37,6 +37,10 @@ pub struct Selection {
     /// Whether what is in a target directory and not in its source is deleted, once everything was
     /// copied: never without a complete listing of the source, never what the filter excludes.
     pub delete: bool,
+    /// Whether a source that is a regular file is removed once its copy is verified, durable and under
+    /// its name. Implies [`super::Verification::verify`], [`super::Durability::Full`] and
+    /// [`super::Stage::Never`]; contradicts `delete`.
+    pub remove_source_files: bool,
     /// Whether it is only told what would be done, and nothing is touched.
     pub dry_run: bool,
     /// How many bytes may be moved in a second, on the whole; none: as many as can.
