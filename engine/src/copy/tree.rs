@@ -62,11 +62,9 @@ impl Worker<'_> {
         // so does this, by one batch of names a level.
         let mut own: Vec<Piece> = Vec::new();
         loop {
-            // Nobody knows how long the next piece takes to come.
-            if !pieces.is_waiting() {
-                self.finish_batch().await;
-            }
-            let Some((piece, _unfinished)) = pieces.take().await else { return };
+            // Nobody knows how long the next piece takes to come, or whether there is one.
+            let taken = pieces.take_after(async || self.finish_batch().await).await;
+            let Some((piece, _unfinished)) = taken else { return };
             own.push(piece);
             while let Some(piece) = own.pop() {
                 match piece {

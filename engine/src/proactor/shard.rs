@@ -85,6 +85,20 @@ impl<T> WorkQueue<T> {
         .await
     }
 
+    /// The same, but for what has to be done before one waits or is told that all is finished. To
+    /// look first and take then would be wrong: another may take the piece that was seen.
+    pub async fn take_after(
+        &self,
+        before_waiting: impl AsyncFnOnce(),
+    ) -> Option<(T, Unfinished<'_, T>)> {
+        let newest = self.lock().items.pop_back();
+        if let Some(item) = newest {
+            return Some((item, Unfinished(self)));
+        }
+        before_waiting().await;
+        self.take().await
+    }
+
     fn finish(&self) {
         let mut state = self.lock();
         state.unfinished -= 1;
@@ -213,11 +227,32 @@ fn start<'scope>(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::pin;
+    use std::task::Context;
 
     use super::*;
     use crate::Proactor;
     use crate::processor::ThreadProcessor;
+
+    #[test]
+    fn nobody_waits_or_ends_with_something_left_to_do() {
+        let queue = WorkQueue::new(4);
+        queue.push("first").unwrap();
+        let proactor = Proactor::new(Box::new(ThreadProcessor::new(0, 4)));
+        let told = Cell::new(0);
+        let take = || queue.take_after(async || told.set(told.get() + 1));
+        let (piece, unfinished) = proactor.block_on(take()).expect("it waits");
+        assert_eq!((piece, told.get()), ("first", 0), "a piece is there");
+        let (mut waiting, mut context) = (pin!(take()), Context::from_waker(Waker::noop()));
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert_eq!(told.get(), 1, "before it waits");
+        drop(unfinished);
+        assert!(waiting.as_mut().poll(&mut context).is_ready());
+        assert!(proactor.block_on(take()).is_none());
+        assert_eq!(told.get(), 2, "before it is told that all is finished");
+    }
 
     #[test]
     fn shards_do_all_work_that_work_makes() {
