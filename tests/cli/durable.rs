@@ -23,12 +23,15 @@ fn traced(scratch: &Scratch, tracing: &[&str], words: &[&str]) -> Ran {
 /// The calls of the log, by thread, in order: name, and all of it.
 fn calls(scratch: &Scratch) -> BTreeMap<String, Vec<(String, String)>> {
     let mut calls: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    // A call that another's interrupts is in two lines; the first says what it is.
     for line in String::from_utf8(scratch.read("log")).unwrap().lines() {
         let (thread, call) = line.split_once(char::is_whitespace).unwrap();
-        let Some((name, _)) = call.trim().split_once('(') else { continue };
-        if !name.starts_with("<...") {
-            calls.entry(thread.into()).or_default().push((name.into(), call.into()));
+        let calls = calls.entry(thread.into()).or_default();
+        // A call that another's interrupts is in two lines: the second has the result.
+        if let Some((_, rest)) = call.split_once(" resumed>") {
+            let (_, begun): &mut (String, String) = calls.last_mut().unwrap();
+            *begun = begun.replace(" <unfinished ...>", rest);
+        } else if let Some((name, _)) = call.trim().split_once('(') {
+            calls.push((name.into(), call.into()));
         }
     }
     calls
