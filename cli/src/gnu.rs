@@ -84,6 +84,9 @@ pub(crate) fn failure(error: &Error) -> String {
         "look up" => format!("failed to get attributes of {path}"),
         "open" => format!("cannot open {path} for reading"),
         "enter" | "list directory" => format!("cannot access {path}"),
+        "create" | "open for writing" if error.errno() == Some(Errno::EISDIR) => {
+            return format!("cannot overwrite directory {path} with non-directory");
+        }
         "create" | "open for writing" => format!("cannot create regular file {path}"),
         "make directory" => format!("cannot create directory {path}"),
         "make symbolic link" if source.is_empty() => format!("cannot create symbolic link {path}"),
@@ -100,7 +103,8 @@ pub(crate) fn failure(error: &Error) -> String {
         "change mode" => format!("preserving permissions for {path}"),
         "change times" => format!("preserving times for {path}"),
         "change owner" => format!("failed to preserve ownership for {path}"),
-        "clone" => format!("failed to clone {path}"),
+        "clone" if source.is_empty() => format!("failed to clone {path}"),
+        "clone" => format!("failed to clone {path} from {source}"),
         what => format!("{what} failed on {path}"),
     };
     format!("{what}: {why}")

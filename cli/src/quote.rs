@@ -101,11 +101,12 @@ fn is_printable(character: char) -> bool {
 }
 
 fn is_plain(text: &str) -> bool {
-    let is_safe = |character: char| {
-        (character.is_alphanumeric() && is_printable(character))
+    let is_safe = |(index, character): (usize, char)| {
+        (index > 0 && matches!(character, '#' | '~'))
+            || (character.is_alphanumeric() && is_printable(character))
             || matches!(character, '%' | '+' | ',' | '-' | '.' | '/' | ':' | '@' | '_')
     };
-    !text.is_empty() && text.chars().all(is_safe)
+    !text.is_empty() && text.chars().enumerate().all(is_safe)
 }
 
 /// GNU prefers `"it's"` to `'it'\''s'` where nothing else in the name is special.
@@ -148,8 +149,10 @@ mod tests {
 
     #[test]
     fn plain_names_stay_as_they_are() {
-        let cases: [(&[u8], &str); 7] = [
+        let cases: [(&[u8], &str); 9] = [
             (b"/mnt/b", "/mnt/b"),
+            (b"a~#", "a~#"),
+            (b"~a", "'~a'"),
             (b"a-b_c.d,e+f%g:h@i", "a-b_c.d,e+f%g:h@i"),
             ("né".as_bytes(), "né"),
             (b"a b", "'a b'"),

@@ -334,7 +334,7 @@ impl Worker<'_> {
                 Err(_) => {}
             }
         }
-        cloned.map_err(|error| error.on(labels.target()))?;
+        cloned.map_err(|error| error.on(labels.target()).copying(labels.source()))?;
         self.job.progress.add_bytes(size);
         Ok(())
     }
@@ -367,7 +367,7 @@ impl Worker<'_> {
                 self.job.remember_unclonable(devices, errno);
             }
             Some(Errno::EINVAL | Errno::EPERM | Errno::EBADF | Errno::ETXTBSY) => {}
-            _ => return Err(error.on(labels.target())),
+            _ => return Err(error.on(labels.target()).copying(labels.source())),
         }
         fell_back.push(FellBack { from: Attempt::Clone, errno: error.errno() });
         Ok(false)

@@ -144,7 +144,7 @@ impl Worker<'_> {
             }
             self.check_overwrite(source, &standing, target, labels)?;
         }
-        let backup = self.back_up(target).await?;
+        let mut backup = None;
         for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
             let salt = self.salt(attempt);
             let name = temporary_name(target.name.as_bytes(), salt);
@@ -156,6 +156,17 @@ impl Worker<'_> {
                 }
                 made => made?,
             };
+            // Not before there is something to put in its place: where what stands there can't have
+            // one more name, it loses the one that it has.
+            if backup.is_none() {
+                backup = match self.back_up(target).await {
+                    Ok(backup) => backup,
+                    Err(error) => {
+                        self.io.remove(&target.directory, &name, false).await;
+                        return Err(error);
+                    }
+                };
+            }
             let source = Place::at(&target.directory, &name);
             let rename = Rename { source, target: place.clone(), replace: true };
             match self.io.perform_always(Operation::Rename(rename)).await {

@@ -1,7 +1,7 @@
 //! Differences that are meant. Each is described in docs/differences-from-cp.md.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use nix::libc;
@@ -34,6 +34,9 @@ pub(crate) fn is_allowed(
         || call.user != 0 && keeps_more_attributes(difference, cp, ucp)
         || stood.is_some_and(|stood| has_tried_beside(difference, stood, cp, ucp))
         || is_owner_of_link(difference, ucp)
+        || takes_from_other_directory(difference, call, stood, cp, ucp)
+        || makes_plain_special(difference, cp, ucp)
+        || leaves_inherited_list(difference, call, stood, cp, ucp)
         || sets_special_bits_too(difference, stood, cp, ucp)
         || stood.is_some_and(|stood| leaves_stream_alone(difference, stood, ucp))
         || *can_clone && has_other_holes_than_clones(difference, call, cp, ucp)
@@ -41,6 +44,7 @@ pub(crate) fn is_allowed(
             && (reads_attributes_through_link(difference, call, cp, ucp)
                 || lends_no_rights(difference, call, cp, ucp)
                 || copies_fewer_attributes(difference, call, cp, ucp)
+                || gives_made_link_no_times(difference, call, ucp)
                 || stood.is_some_and(|stood| keeps_what_stood(difference, call, stood, ucp)))
 }
 
@@ -188,7 +192,7 @@ fn leaves_no_part(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome)
         // The name that it is called by may lead to another name of it.
         let is_clone = line.contains(": clone failed on ");
         let is_named = is_quoted || is_clone || is_unreadable_directory || line.contains(&*name);
-        line.contains(" failed on ") && is_named
+        (line.contains(" failed on ") || line.starts_with("cp: ")) && is_named
     };
     let is_untouched = match (ucp.snapshot.get(&difference.path), stood) {
         (None, None) => true,
@@ -264,10 +268,71 @@ fn has_tried_beside(difference: &Difference, stood: &Entry, cp: &Outcome, ucp: &
         && ucp.stderr.iter().any(|line| line.contains("rename failed on "))
 }
 
+/// A new file with several names inherits group and lists from the directory that it is made in:
+/// that of whichever name comes first.
+fn takes_from_other_directory(
+    difference: &Difference,
+    call: &Call,
+    stood: Option<&Entry>,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    matches!(difference.field, "owner" | "mode" | "attributes")
+        && stood.is_none()
+        && call.keeps_links()
+        && !call.keeps_owners()
+        && cp.links > 1
+        && cp.links == ucp.links
+        && without(cp, &LISTS) == without(ucp, &LISTS)
+}
+
+/// A device, FIFO or socket that is made again has no set-id or sticky bits unless the mode is to
+/// be kept: they mean nothing there.
+fn makes_plain_special(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    difference.field == "mode"
+        && !matches!(ucp.kind, libc::S_IFREG | libc::S_IFDIR)
+        && ucp.mode == cp.mode & 0o777
+}
+
+/// What is new where access control lists are inherited has the mode that the kernel makes of them.
+/// cp, which restricts the mode as long as the owner or a set-id bit is not set, does away with
+/// that afterwards.
+fn leaves_inherited_list(
+    difference: &Difference,
+    call: &Call,
+    stood: Option<&Entry>,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    matches!(difference.field, "mode" | "attributes")
+        && stood.is_none()
+        && (call.keeps_owners() || ucp.kind == libc::S_IFDIR)
+        && !call.keeps_lists()
+        && ucp.attributes.contains_key(OsStr::new(LISTS[0]))
+        && without(cp, &LISTS) == without(ucp, &LISTS)
+}
+
 /// Links do not keep their owners yet.
 fn is_owner_of_link(difference: &Difference, ucp: &Outcome) -> bool {
     let stands = ucp.snapshot.get(&difference.path);
     difference.field == "owner" && stands.is_some_and(|stands| stands.kind == libc::S_IFLNK)
+}
+
+/// A link that is made instead of a copy is new, and has times of its own unless others are asked
+/// for.
+fn gives_made_link_no_times(difference: &Difference, call: &Call, ucp: &Outcome) -> bool {
+    let Some(made) = ucp.snapshot.get(&difference.path) else { return false };
+    call.has("-s")
+        && !call.asks_for_attributes()
+        && made.kind == libc::S_IFLNK
+        && match difference.field {
+            "accessed" => made.accessed == Time::Now,
+            "modified" => made.modified == Time::Now,
+            _ => false,
+        }
 }
 
 /// What is no file and is only written into keeps owner, mode and times.

@@ -1,7 +1,7 @@
 //! What is called: the options and operands of both copiers.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ucp_engine::random::Random;
 
@@ -53,7 +53,7 @@ const SAME_AS_UCP: [&str; 2] = ["-RH", "--preserve=mode,timestamps"];
 impl Call {
     /// Options, without operands: not yet for a tree.
     pub(crate) fn plan(random: &mut Random) -> Self {
-        let persona = if random.once_in(1) { Persona::Ucp } else { Persona::Cp };
+        let persona = if random.once_in(2) { Persona::Ucp } else { Persona::Cp };
         let count = match random.below(10) {
             0 => 0,
             1..=4 => 1,
@@ -141,6 +141,19 @@ impl Call {
             |node: &Node| matches!(node.kind, Kind::File(_) | Kind::HardLink(_) | Kind::Link(_));
         let stands = |node: &Node| node.path.starts_with(TARGET) && is_file(node);
         self.in_place = self.persona == Persona::Ucp && nodes.iter().any(stands);
+        let is_directory =
+            |node: &Node| node.path == Path::new(TARGET) && node.kind == Kind::Directory;
+        let goes_below = self.form != Form::Name && nodes.iter().any(is_directory);
+        // Of a slash behind what is no directory each complains in its own words.
+        if self.persona == Persona::Cp && !goes_below {
+            self.target = PathBuf::from(TARGET);
+        }
+        // cp takes slashes away only from what goes into a directory.
+        if self.has("--strip-trailing-slashes") && !goes_below {
+            for source in &mut self.sources {
+                *source = source.components().collect();
+            }
+        }
     }
 
     pub(crate) fn has(&self, word: &str) -> bool {
@@ -167,6 +180,14 @@ impl Call {
     /// names up, and makes a new file.
     pub(crate) fn keeps_links(&self) -> bool {
         self.keeps("links", &["-a", "-d"])
+    }
+
+    /// Whether what is replaced stays under another name.
+    pub(crate) fn backs_up(&self) -> bool {
+        let asks = |word: &&str| {
+            *word == "-b" || ["--backup", "--suffix"].iter().any(|name| word.starts_with(name))
+        };
+        self.words.iter().any(asks)
     }
 
     fn keeps(&self, what: &str, words: &[&str]) -> bool {

@@ -43,4 +43,21 @@ pub(crate) const CHOICES: &[Choice] = &[
     words(&["--sparse=auto"]),
     words(&["--sparse=always"]),
     words(&["--sparse=never"]),
+    words(&["-n"]),
+    words(&["-f"]),
+    words(&["-u"]),
+    words(&["-b"]),
+    words(&["--backup"]),
+    words(&["--backup=none"]),
+    // Not --backup=simple: cp 9.1 puts the backup into its working directory; cp 9.2 does not.
+    // Where nothing is numbered yet, `existing` makes the same backups.
+    words(&["--backup=numbered"]),
+    words(&["--backup=existing"]),
+    words(&["--suffix=.old"]),
+    words(&["-l"]),
+    words(&["-s"]),
+    words(&["--parents"]),
+    words(&["--attributes-only"]),
+    words(&["--remove-destination"]),
+    words(&["--strip-trailing-slashes"]),
 ];

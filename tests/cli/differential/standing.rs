@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ucp_engine::random::Random;
 
-use super::call::{Call, Form, Persona};
+use super::call::{Call, Form};
 use super::tree::{ASIDE, Kind, Node, TARGET, decorated, directory, file, pick};
 
 /// A FIFO takes so many bytes before it makes the writer wait.
@@ -102,7 +102,10 @@ impl Plan<'_> {
             let is_wanted = random.once_in(times) || random.once_in(times);
             let parent = path.parent().expect("it is below the target");
             let may_stand = !self.stands(&path) && (is_operand || self.is_directory(parent));
-            if is_wanted && may_stand {
+            // cp shortens the name of a backup that would be too long; `ucp` fails.
+            let is_long = path.file_name().is_some_and(|name| name.len() > 240);
+            let may_stand = may_stand && !(is_long && self.call.backs_up());
+            if is_wanted && may_stand && !has_names(sources, &node.path) {
                 self.stand(random, &path, node, is_operand);
             }
         }
@@ -140,8 +143,9 @@ impl Plan<'_> {
                 self.nodes.push(Node { path, ..source.clone() });
                 return;
             }
-            // Another name of something else.
-            3 if self.call.persona == Persona::Cp || !self.call.keeps_links() => {
+            // Another name of something else. With -d or -a, cp makes a new file of it; `ucp` writes
+            // into it, as `cp` as well, which it should not.
+            3 if !self.call.keeps_links() => {
                 let first = Path::new(ASIDE).join(format!("first {}", self.nodes.len()));
                 let node = file(random, first.clone());
                 self.nodes.push(node.clone());
@@ -149,9 +153,20 @@ impl Plan<'_> {
                 return;
             }
             // Another name of the source.
-            4 if !matches!(source.kind, Kind::Directory | Kind::Link(_)) => {
+            4 if matches!(source.kind, Kind::File(_)) => {
                 let kind = Kind::HardLink(source.path.clone());
                 self.nodes.push(Node { path, kind, ..source.clone() });
+                return;
+            }
+            // What can't be opened can't be kept under another name by `ucp`, as it looks first.
+            8 | 11 if self.call.backs_up() => {
+                self.nodes.push(file(random, path));
+                return;
+            }
+            // cp says that this is the same file; `ucp` does that of files only, and replaces the
+            // link by another special file, or says that it is no directory.
+            9 if !matches!(source.kind, Kind::File(_) | Kind::HardLink(_) | Kind::Link(_)) => {
+                self.nodes.push(file(random, path));
                 return;
             }
             5..=9 if self.may_be_written_through(source, is_operand) => {
@@ -180,12 +195,21 @@ impl Plan<'_> {
     }
 
     /// Whether both copiers treat it alike if a file is copied over what is no file: below an
-    /// operand `ucp` writes through no link and into no device, where cp does.
+    /// operand `ucp` writes through no link and into no device, by either name, where cp does.
     fn may_be_written_through(&self, source: &Node, is_operand: bool) -> bool {
         is_operand
-            || self.call.persona == Persona::Cp
             || !self.call.has("-L") && !matches!(source.kind, Kind::File(_) | Kind::HardLink(_))
     }
+}
+
+/// Whether a source has several names. Which of them is copied, and which are linked to that, is as
+/// they come from the directory, and shows where something stands; and `cp -u` links them to what it
+/// leaves alone, even if links are not to be kept.
+fn has_names(sources: &[Node], path: &Path) -> bool {
+    sources.iter().any(|node| match &node.kind {
+        Kind::HardLink(first) => first == path || node.path == path,
+        _ => false,
+    })
 }
 
 fn fits_pipe(source: &Node) -> bool {

@@ -64,10 +64,9 @@ pub(crate) struct Limits {
 }
 
 /// Whether trees hold files with several names, and links with owners and attributes of their own.
-/// Not before both are kept by all options.
-const HAS_NAMES: bool = false;
-/// Whether trees hold FIFOs, devices and sockets. Not before they are made again.
-pub(crate) const HAS_SPECIALS: bool = false;
+const HAS_NAMES: bool = true;
+/// Whether trees hold FIFOs, devices and sockets.
+pub(crate) const HAS_SPECIALS: bool = true;
 
 /// The directory that sources are taken from.
 pub(crate) const SOURCE: &str = "from";
