@@ -99,6 +99,28 @@ fn operands_are_moved_by_their_own_names_only() {
 }
 
 #[test]
+fn what_is_behind_a_link_stays() {
+    let place = Scratch::new();
+    write_files(&place, "behind", &FILES);
+    place.make_directory("tree");
+    place.link("../behind", "tree/link");
+    place.link("../behind/a", "tree/a");
+    place.link("behind", "operand");
+    place.write("tree/goes", "text");
+    let ran = place.ucp([REMOVE, "-L", "-v", "tree", "new"]);
+    let removed = ran.stdout().lines().filter(|line| line.starts_with("removed"));
+    assert_eq!(removed.collect::<Vec<_>>(), ["removed 'tree/goes'"], "{ran:?}");
+    place.ucp([REMOVE, "operand", "other"]).exits(0);
+    for (name, size) in FILES {
+        assert_eq!(place.read(format!("behind/{name}")), content(name, size));
+        assert_eq!(place.read(format!("new/link/{name}")), content(name, size));
+        assert_eq!(place.read(format!("other/{name}")), content(name, size));
+    }
+    place.ucp([REMOVE, "-T", "operand/", "third"]).exits(0);
+    assert!(!place.exists("behind/a") && place.exists("third/a") && place.exists("operand"));
+}
+
+#[test]
 fn what_is_not_copied_is_not_removed() {
     let place = Scratch::new();
     place.write("target", "old");

@@ -67,6 +67,7 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
         "done before a power cut",
         "complete",
         "with failures",
+        "moved",
     ] {
         assert!(total.contains_key(what), "no copy was {what}");
     }
@@ -201,6 +202,9 @@ impl Scenario {
             );
         }
         self.check_published(&self.world, &record, "at the end");
+        let gone = self.check_moved(&self.world, &record, "at the end");
+        (0..gone).for_each(|_| count("moved"));
+        self.check_moved(&self.world.crash(self.seed ^ 1), &record, "after a power cut");
         assert_eq!(self.world.open_files(), [""; 0], "seed {}: left open", self.seed);
         match &outcome {
             Ok(summary) if summary.was_cancelled => count("cancelled"),
@@ -219,6 +223,7 @@ impl Scenario {
         if let Some((world, told)) = cut.take() {
             count("power cut meanwhile");
             let done = self.check_done(&world, &told, &record);
+            self.check_moved(&world, &record, "after a power cut meanwhile");
             *counts.entry("done before a power cut".to_owned()).or_default() += done;
             // What was not synced is taken for copied by nobody.
             world.add_file(BOOT, "22222222-2222-4222-8222-222222222222\n");
@@ -232,6 +237,7 @@ impl Scenario {
         if let Some(world) = killed {
             count("killed");
             self.check_published(&world, &record, "after a kill");
+            self.check_moved(&world, &record, "after a kill");
             self.check_second_run(&world, &record);
         } else if random.once_in(4) {
             count("second run");
@@ -280,6 +286,35 @@ impl Scenario {
             );
         }
         files
+    }
+
+    /// No source is gone unless its target is whole. Returns how many are gone.
+    fn check_moved(&self, world: &SimulatedWorld, record: &FaultRecord, when: &str) -> u64 {
+        let seed = self.seed;
+        let is_known = record.changes().is_empty() && record.of(Fault::Flipped) == 0;
+        if !self.moves() || !is_known {
+            return 0;
+        }
+        let mut gone = 0;
+        for (source, target) in &self.names {
+            let original = &self.before[source];
+            if world.status(source).is_some() {
+                continue;
+            }
+            gone += 1;
+            assert_eq!(original.status.kind, FileKind::Regular, "seed {seed}: {source:?} {when}");
+            let is_whole = world.read(target).as_ref() == Some(&original.content);
+            assert!(
+                is_whole,
+                "seed {seed}: {source:?} is lost {when}: {:?}",
+                (record.counts(), &self.request)
+            );
+        }
+        gone
+    }
+
+    fn moves(&self) -> bool {
+        self.request.options.selection.remove_source_files
     }
 
     /// Each name is old, absent where it was absent, or new; nothing else has changed.
@@ -335,7 +370,8 @@ impl Scenario {
             record.changes().into_iter().map(|change| change.path).collect();
         for (path, old) in &self.before {
             if path.starts_with("/source") && !changed.contains(path) {
-                let is_kept = after.get(path).is_some_and(|new| is_same(old, new));
+                let may_go = self.moves() && old.status.kind == FileKind::Regular;
+                let is_kept = after.get(path).map_or(may_go, |new| is_same(old, new));
                 let shares = old.status.links > 1;
                 assert!(is_kept || shares, "seed {seed}: source {path:?} was touched {when}");
             }
@@ -357,6 +393,11 @@ impl Scenario {
         let mut versions = vec![old.clone()];
         // A file that has several names changes under all of them.
         let has_changed = !record.changes().is_empty();
+        let is_gone = |world: &SimulatedWorld| world.status(source).is_none();
+        if has_changed && (is_gone(&self.world) || is_gone(world)) {
+            // It was moved, as what it was by then.
+            return None;
+        }
         if has_changed {
             for world in [&self.world, world] {
                 // The link that took its place, and the bytes that stand under its name.
@@ -434,7 +475,15 @@ impl Scenario {
         }
         // A file whose name has become a link may lead nowhere, or back to what was copied.
         let has_link = record.of(Fault::SourceReplacedByLink) > 0;
-        assert!(summary.failed == 0 || has_link, "seed {seed}: the second run failed: {summary:?}");
+        // An operand that was moved can't be copied again.
+        let is_gone = |source: &PathBuf| !source_before.contains_key(source);
+        let has_moved = self.moves() && self.names.iter().any(|(source, _)| is_gone(source));
+        assert!(
+            summary.failed == 0 || has_link || has_moved,
+            "seed {seed}: the second run failed: {summary:?}"
+        );
+        self.check_moved(world, record, "after the second run");
+        self.check_moved(&world.crash(seed), record, "after the second run and a power cut");
         for (path, entry) in tree(world, "/target") {
             let kind = entry.status.kind;
             // What was begun of a file whose name is a link's by now is nobody's to find.
@@ -646,6 +695,7 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.journal_every_bytes = [1, 512, 4096][pick(random, 3)];
     options.resume = if random.once_in(8) { Resume::Never } else { Resume::Auto };
     options.in_place = random.once_in(8);
+    options.selection.remove_source_files = random.once_in(6);
     if random.once_in(3) {
         options.preserve = Preserve {
             mode: KeepMode::Lists,

@@ -55,6 +55,8 @@ pub(super) struct Directory {
     pub(super) has_open_links: AtomicBool,
     /// What copies in it are found by later; of a root and of a stage.
     anchor: Option<Arc<Anchor>>,
+    /// A symbolic link has led to it: sources in it are not removed.
+    pub(super) keeps_sources: bool,
     /// The names in it that are copied; none if all are.
     pub(super) listed: Option<ListedNames>,
     /// Pieces that are not done.
@@ -85,6 +87,9 @@ impl Worker<'_> {
         if is_followed {
             parent.check_no_loop(&status).map_err(on_source)?;
         }
+        let place = Place::at(&parent.source, name);
+        let keeps_sources = parent.keeps_sources
+            || (is_followed && self.is_reached_by_link(place, &status).await.map_err(on_source)?);
         let on_both = |error: Error| on_source(error).copying(labels.target());
         parent.check_not_a_copy(&status).map_err(on_both)?;
         let is_staged = parent.is_staged;
@@ -121,6 +126,7 @@ impl Worker<'_> {
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
             anchor,
+            keeps_sources,
             listed,
             pending: AtomicUsize::new(1),
         })
@@ -385,6 +391,7 @@ impl Directory {
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
             anchor,
+            keeps_sources: false,
             listed: None,
             pending: AtomicUsize::new(1),
         }

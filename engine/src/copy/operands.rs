@@ -261,10 +261,12 @@ impl Worker<'_> {
     ) -> Result<Piece, Error> {
         let on_source = |error: Error| error.on(labels.source);
         let on_target = |error: Error| error.on(labels.target);
-        let open = Open::new(source, libc::O_RDONLY | libc::O_DIRECTORY);
+        let open = Open::new(source.clone(), libc::O_RDONLY | libc::O_DIRECTORY);
         let opened = self.open_to_list(open).await;
+        let named = source;
         let source = opened.map_err(|error| on_source(error.doing("enter")))?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
+        let keeps_sources = self.is_reached_by_link(named, &status).await.map_err(on_source)?;
         let above = match &target {
             TargetPlace::Directory(directory)
             | TargetPlace::Name { directory, .. }
@@ -295,7 +297,8 @@ impl Worker<'_> {
             Some(_) => self.heritage_of_new(&target, &target_status, above_heritage).await,
             None => self.heritage(&target).await,
         };
-        Ok(self.root(source, (target, target_status, labels.target), made, heritage))
+        let target = (target, target_status, labels.target);
+        Ok(self.root(source, target, made, heritage, keeps_sources))
     }
 
     /// Fails if a directory is, or is inside, the tree that would be copied into it.

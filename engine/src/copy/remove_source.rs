@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Only regular files go, by the name that they were copied by. A name that was linked and not
-//! copied stays, as do symbolic links, special files and directories.
+//! copied stays, as do symbolic links with what is behind them, special files
+//! and directories.
 
 use std::os::unix::ffi::OsStrExt;
 
@@ -78,7 +79,7 @@ impl Worker<'_> {
     /// Tells in a dry run what would be removed.
     pub(super) async fn rehearse_removal(&self, source: &FileStatus, labels: &dyn Labels) {
         let is_asked = self.job.options.selection.remove_source_files;
-        if !is_asked || source.kind != FileKind::Regular {
+        if !is_asked || source.kind != FileKind::Regular || Self::stays(labels) {
             return;
         }
         let Ok(place) = self.source_place(labels).await else { return };
@@ -113,6 +114,9 @@ impl Worker<'_> {
         source: &FileStatus,
         labels: &dyn Labels,
     ) -> Result<bool, Error> {
+        if Self::stays(labels) {
+            return Ok(false);
+        }
         let place = self.source_place(labels).await?;
         let Some(found) = self.io.status_at(place.clone(), false).await? else { return Ok(false) };
         if found.kind == FileKind::SymbolicLink {
@@ -129,6 +133,24 @@ impl Worker<'_> {
         }
         let unlink = Unlink { place, is_directory: false };
         self.io.perform(Operation::Unlink(unlink)).await.map(|_| true)
+    }
+
+    fn stays(labels: &dyn Labels) -> bool {
+        labels.entry().is_some_and(|(directory, _)| directory.keeps_sources)
+    }
+
+    /// Whether sources in a directory stay, because a symbolic link has led to it: the link may have
+    /// been put there by somebody else, meanwhile.
+    pub(super) async fn is_reached_by_link(
+        &self,
+        place: Place,
+        opened: &FileStatus,
+    ) -> Result<bool, Error> {
+        if !self.job.options.selection.remove_source_files {
+            return Ok(false);
+        }
+        let named = self.io.status_at(place, false).await?;
+        Ok(named.is_none_or(|named| !named.is_same_file(opened)))
     }
 
     /// The name of a source, in an open directory.

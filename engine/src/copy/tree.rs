@@ -84,12 +84,14 @@ impl Worker<'_> {
         target: (File, FileStatus, &Path),
         made: (Option<u32>, Option<Stage>, Option<File>),
         heritage: Heritage,
+        keeps_sources: bool,
     ) -> Piece {
         let name = target.2.file_name().unwrap_or_default();
         let is_created = self.note_directory(&target.1, name, made.0.is_some());
         let is_imagined = self.is_rehearsal() && made.0.is_some();
         let mut root = Directory::root(is_created, source, target, made, heritage);
         root.is_staged |= is_imagined;
+        root.keeps_sources = keeps_sources;
         root.listed = self.job.options.selection.listed.as_ref().and_then(ListedNames::new);
         Piece::List(Arc::new(root))
     }
