@@ -86,7 +86,7 @@ fn a_journal_that_is_not_of_this_copy_is_not_believed() {
         content[at] ^= 1;
         fs::write(path, content).unwrap();
     };
-    let cases: [(&str, Spoil<'_>); 5] = [
+    let cases: [(&str, Spoil<'_>); 6] = [
         ("a flipped header", &|scratch| flip(scratch, 20)),
         ("a flipped record", &|scratch| flip(scratch, 110)),
         ("another source", &|scratch| scratch.write("large", content(2))),
@@ -94,6 +94,10 @@ fn a_journal_that_is_not_of_this_copy_is_not_believed() {
             let path = journal(scratch).unwrap().with_extension("part");
             let name = path.file_name().unwrap().to_owned();
             scratch.set_mode(name, 0o644);
+        }),
+        ("a temporary that was cut", &|scratch| {
+            let path = journal(scratch).unwrap().with_extension("part");
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 20).unwrap();
         }),
         ("no journal", &|scratch| fs::remove_file(journal(scratch).unwrap()).unwrap()),
     ];

@@ -135,6 +135,7 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
             let arguments = CopyArguments { persona, ..arguments };
             let checked = arguments.operands().and_then(|_| arguments.data.check());
             let checked = checked.and_then(|()| arguments.verification.check());
+            let checked = checked.and_then(|()| arguments.check_dry_run());
             match checked.and_then(|()| arguments.speed.check()) {
                 Ok(()) => Outcome::Copy(Box::new(arguments)),
                 Err(complaint) => refuse(persona, &complaint),
@@ -235,6 +236,14 @@ impl Invocation {
 }
 
 impl CopyArguments {
+    /// A dry run makes no directory, and can't look into one that is not there.
+    fn check_dry_run(&self) -> Result<(), String> {
+        if self.selection.is_dry_run() && self.existing.needs_directory() {
+            return Err("cannot combine --dry-run and --parents".to_owned());
+        }
+        Ok(())
+    }
+
     /// The sources and the target, in the words of `cp` if one is missing or too many.
     pub(crate) fn operands(&self) -> Result<Operands, String> {
         let operands = &self.operands;

@@ -146,6 +146,11 @@ impl Selection {
         }
     }
 
+    /// Whether nothing may be touched.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     fn separator(&self) -> Separator {
         if self.null { Separator::Null } else { Separator::Newline }
     }

@@ -111,7 +111,7 @@ struct Doctor {
 
 impl Doctor {
     fn new(tasks: TaskInitiator) -> Self {
-        Self { io: Io { tasks, cancellation: Cancellation::default() } }
+        Self { io: Io { tasks, cancellation: Cancellation::default(), is_rehearsal: false } }
     }
 
     async fn examine(&self, path: &Path, options: &Options) -> Result<Findings, Error> {

@@ -2,6 +2,7 @@
 //! cancellation between any two steps.
 
 use super::Cancellation;
+use super::rehearsal::touches_nothing;
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::RETRIES_MAX;
@@ -13,6 +14,8 @@ use crate::proactor::TaskInitiator;
 pub(super) struct Io {
     pub(super) tasks: TaskInitiator,
     pub(super) cancellation: Cancellation,
+    /// Whether what would touch anything is refused.
+    pub(super) is_rehearsal: bool,
 }
 
 impl Io {
@@ -37,6 +40,9 @@ impl Io {
         mut operation: Operation,
     ) -> Result<(u32, Operation), Error> {
         let verb = operation.verb();
+        if self.is_rehearsal && !touches_nothing(&operation) {
+            return Err(Error::new(ErrorKind::Unsupported, verb, "a dry run touches nothing"));
+        }
         let mut retries = 0;
         loop {
             let (result, back) = self.tasks.perform(operation).await;

@@ -181,7 +181,11 @@ async fn copy_with(
     let has_several = request.sources.len() > 1;
     let options = request.options.clone().complete()?;
     let mut job = Job::new(options, observer, progress, cancellation, has_several);
-    let io = io::Io { tasks: tasks.clone(), cancellation: cancellation.clone() };
+    let io = io::Io {
+        tasks: tasks.clone(),
+        cancellation: cancellation.clone(),
+        is_rehearsal: request.options.selection.dry_run,
+    };
     if request.options.verification.manifest.is_some() {
         job.list = Some(manifest::List::new(&request.target));
     }

@@ -1,7 +1,8 @@
 //! A dry run: the walk of a copy, which looks at everything and touches nothing.
 //!
 //! Each thing that a copy would make is held against what stands in its place, by the same rules,
-//! and told. Below a directory that would be made nothing stands yet, as in a stage.
+//! and told. What would write and was not thought of here is refused where operations are started, so
+//! that it fails and touches nothing. Below a directory that would be made nothing stands yet, as in a stage.
 
 use nix::libc;
 
@@ -12,7 +13,7 @@ use super::standing::refused;
 use super::worker::{Labels, Worker};
 use super::{Action, Copied, EntryKind, Event, Publication};
 use crate::error::{Errno, Error, Refusal};
-use crate::operation::{File, FileKind, FileStatus, Name, Open, Place};
+use crate::operation::{File, FileKind, FileStatus, Name, Open, Operation, Place};
 
 impl Worker<'_> {
     /// Whether nothing may be touched.
@@ -170,5 +171,57 @@ impl Worker<'_> {
         let action = if kind == EntryKind::Directory { Action::Made } else { Action::Copied };
         let copied = Copied { action, publication, bytes, ..Copied::new(&source, &target, kind) };
         self.job.observer.on_event(&Event::WouldCopy(&copied));
+    }
+}
+
+/// Whether an operation only looks.
+pub(super) fn touches_nothing(operation: &Operation) -> bool {
+    match operation {
+        Operation::Nop
+        | Operation::Timeout(_)
+        | Operation::LinkTimeout(_)
+        | Operation::Read(_)
+        | Operation::ReadVectored(_)
+        | Operation::Seek(_)
+        | Operation::CacheStatus(_)
+        | Operation::Close(_)
+        | Operation::ReadLink(_)
+        | Operation::ListDirectory(_)
+        | Operation::Statx(_)
+        | Operation::FileSystemStatus(_)
+        | Operation::DeviceStatus(_)
+        | Operation::GetAttribute(_)
+        | Operation::ListAttributes(_) => true,
+        Operation::Open(open) => {
+            let writes = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
+            open.flags & writes == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{MakeDirectory, Unlink};
+
+    #[test]
+    fn what_writes_is_no_look() {
+        let place = || Place::path("a").unwrap();
+        let open = |flags| Operation::Open(Open::new(place(), flags));
+        let cases = [
+            (open(libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOATIME), true),
+            (open(libc::O_PATH), true),
+            (open(libc::O_WRONLY), false),
+            (open(libc::O_RDWR), false),
+            (open(libc::O_RDONLY | libc::O_CREAT), false),
+            (open(libc::O_RDONLY | libc::O_TRUNC), false),
+            (Operation::Nop, true),
+            (Operation::Unlink(Unlink { place: place(), is_directory: false }), false),
+            (Operation::MakeDirectory(MakeDirectory { place: place(), mode: 0 }), false),
+        ];
+        for (operation, want) in cases {
+            assert_eq!(touches_nothing(&operation), want, "{operation:?}");
+        }
     }
 }

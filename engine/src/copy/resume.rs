@@ -100,9 +100,10 @@ impl Worker<'_> {
             Ok(status) if self.is_ours(&status) => {}
             _ => return Reached::default(),
         }
-        match self.read_start(file, JOURNAL_BYTES_MAX).await {
-            Some(journal) => header.believed(&journal),
-            None => Reached::default(),
+        match self.read_start(file, JOURNAL_BYTES_MAX).await.map(|it| header.believed(&it)) {
+            // Somebody may have cut it since.
+            Some(reached) if reached.written_bytes <= temporary.size_bytes => reached,
+            _ => Reached::default(),
         }
     }
 

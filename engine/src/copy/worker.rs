@@ -244,7 +244,8 @@ impl Surroundings {
 
 impl<'a> Worker<'a> {
     pub(super) fn new(job: &'a Job<'a>, tasks: TaskInitiator, blocks: BlockEngine<'a>) -> Self {
-        let io = Io { tasks, cancellation: job.cancellation.clone() };
+        let is_rehearsal = job.options.selection.dry_run;
+        let io = Io { tasks, cancellation: job.cancellation.clone(), is_rehearsal };
         Self {
             job,
             io,
