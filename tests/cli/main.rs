@@ -6,6 +6,7 @@
 #[macro_use]
 mod support;
 
+mod access;
 mod attributes;
 mod blocked;
 mod comfort;
@@ -35,4 +36,5 @@ mod resume;
 mod sandbox;
 mod selection;
 mod signals;
+mod swaps;
 mod verify;

@@ -233,8 +233,12 @@ impl Worker<'_> {
             || matches!(preserve.context, Context::Set(_));
         if !needs_descriptor {
             if preserve.timestamps {
-                let times = Box::new(status.times());
-                let change = ChangeTimes { subject: Subject::Place(made), times };
+                // Nobody else can exchange what is made in a stage.
+                let subject = match target.is_staged {
+                    true => Subject::Place(made),
+                    false => Subject::File(self.open_made_node(made, status).await?.0),
+                };
+                let change = ChangeTimes { subject, times: Box::new(status.times()) };
                 let changed = self.io.perform(Operation::ChangeTimes(change)).await;
                 self.tell(changed, Keep::Required, labels)?;
             }
@@ -245,13 +249,7 @@ impl Worker<'_> {
             let reason = "it was exchanged while it was copied";
             return Err(Error::new(ErrorKind::SourceChanged, "open", reason).on(labels.source()));
         }
-        let copy = self.open_node(made, false).await?;
-        let found = self.io.status_of(&copy).await?;
-        let is_ours = self.job.surroundings.user.is_none_or(|user| user == found.owner);
-        if found.kind != status.kind || found.links != 1 || !is_ours {
-            let reason = "what was made there was exchanged meanwhile";
-            return Err(Error::new(ErrorKind::Io, "open", reason));
-        }
+        let (copy, found) = self.open_made_node(made, status).await?;
         let known = Known {
             owner: Some((found.owner, found.group)),
             mode: Some(found.mode),
@@ -260,6 +258,22 @@ impl Worker<'_> {
         };
         let pair = Pair { source: &source, status, target: &copy, copy: known };
         self.keep_attributes(pair, labels).await
+    }
+
+    /// Opens a node that was just made, and makes sure that it is not another file.
+    async fn open_made_node(
+        &self,
+        made: Place,
+        source: &FileStatus,
+    ) -> Result<(File, FileStatus), Error> {
+        let copy = self.open_node(made, false).await?;
+        let found = self.io.status_of(&copy).await?;
+        let is_ours = self.job.surroundings.user.is_none_or(|user| user == found.owner);
+        if found.kind != source.kind || found.links != 1 || !is_ours {
+            let reason = "what was made there was exchanged meanwhile";
+            return Err(Error::new(ErrorKind::Io, "open", reason));
+        }
+        Ok((copy, found))
     }
 
     /// Opens a node to ask and change what is known of it, which does nothing to it.

@@ -187,7 +187,10 @@ impl Worker<'_> {
                         target = followed;
                         continue;
                     }
-                    None => self.open_in_place(&target, None, "not a regular file", labels).await,
+                    None => {
+                        let reason = "not a regular file";
+                        self.open_in_place(&target, Expected::Linked, reason, labels).await
+                    }
                 },
                 Decision::Create => self.make_temporary(&target, None, false, source, labels).await,
                 Decision::Renew => self.make_temporary(&target, None, true, source, labels).await,
@@ -196,7 +199,7 @@ impl Worker<'_> {
                     match self.make_temporary(&target, replaced, true, source, labels).await {
                         Err(error) if is_refusal(&error) => {
                             let reason = "a new file can't be made beside it";
-                            self.open_in_place(&target, status.as_ref(), reason, labels).await
+                            self.open_in_place(&target, (&status).into(), reason, labels).await
                         }
                         made => made,
                     }
@@ -207,7 +210,7 @@ impl Worker<'_> {
                             .await
                             .map_err(|e| e.on(labels.target()))?;
                     }
-                    match self.open_in_place(&target, status.as_ref(), reason, labels).await {
+                    match self.open_in_place(&target, (&status).into(), reason, labels).await {
                         // What can't be written is removed, in one step with its replacement.
                         Err(error)
                             if self.job.options.existing.force && error.errno().is_some() =>
@@ -278,7 +281,8 @@ impl Worker<'_> {
     ) -> Result<NewFile, Error> {
         let target = new.target.clone();
         self.discard(new).await;
-        self.open_in_place(&target, None, "it can't be renamed over", labels).await
+        let reason = "it can't be renamed over";
+        self.open_in_place(&target, Expected::Unlinked, reason, labels).await
     }
 
     /// Removes a file that will not be published. What was written in place stays.
@@ -448,21 +452,22 @@ impl Worker<'_> {
         }
     }
 
-    /// Opens what stands at the target, to be written over. `status` is what was decided on: if
-    /// something else stands there by now, nothing is written.
+    /// Opens what stands at the target, to be written over. If something else stands there by now
+    /// than what was decided on, nothing is written.
     async fn open_in_place(
         &self,
         target: &Target,
-        status: Option<&FileStatus>,
+        expected: Expected<'_>,
         reason: &'static str,
         labels: &dyn Labels,
     ) -> Result<NewFile, Error> {
+        let follow = matches!(expected, Expected::Linked);
         let label = |error: Error| error.on(labels.target());
         let place = Place::at(&target.directory, &target.name);
         // A pipe or a terminal is never opened for reading too.
         let access = match self.write_access() {
             libc::O_WRONLY => libc::O_WRONLY,
-            access => match self.io.status_at(place.clone(), target.is_operand).await {
+            access => match self.io.status_at(place.clone(), follow).await {
                 Ok(Some(status))
                     if matches!(status.kind, FileKind::Regular | FileKind::BlockDevice) =>
                 {
@@ -472,12 +477,11 @@ impl Worker<'_> {
             },
         };
         let open = Open::new(place, access);
-        // Below an operand no link is followed; at one, links to devices and descriptors are.
-        let open = if target.is_operand { open } else { open.confined() };
+        let open = if follow { open } else { open.confined() };
         let opened = self.io.open(open).await;
         let file = opened.map_err(|error| label(error.doing("open for writing")))?;
         let found = self.io.status_of(&file).await.map_err(label)?;
-        if status.is_some_and(|expected| !found.is_same_file(expected)) {
+        if matches!(expected, Expected::File(expected) if !found.is_same_file(expected)) {
             let reason = "the target was exchanged meanwhile";
             return Err(label(Error::new(ErrorKind::Io, "open", reason)));
         }
@@ -494,6 +498,23 @@ impl Worker<'_> {
         };
         let made = Made::InPlace { reason, is_stream };
         Ok(NewFile::new(file, target.clone(), made, known))
+    }
+}
+
+/// What is to be written over.
+#[derive(Clone, Copy)]
+enum Expected<'a> {
+    /// This file.
+    File(&'a FileStatus),
+    /// What stands under the name itself.
+    Unlinked,
+    /// The device or open file that the link at an operand leads to.
+    Linked,
+}
+
+impl<'a> From<&'a Option<FileStatus>> for Expected<'a> {
+    fn from(status: &'a Option<FileStatus>) -> Self {
+        status.as_ref().map_or(Self::Unlinked, Self::File)
     }
 }
 

@@ -1,0 +1,344 @@
+//! What a copy asks the kernel for, held against `docs/access.md`: every call on a file of real
+//! copies on the threads engine, as strace tells of it, must be allowed by a row of its table.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixListener;
+use std::process::Command;
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
+
+use super::support::{Scratch, UCP, bytes, make_sparse, run};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/access.md");
+
+/// Option sets, each with where it copies to.
+const RUNS: [(&[&str], Onto); 22] = [
+    (&[], Onto::Nothing),
+    (&[], Onto::Old),
+    (&["-a"], Onto::Nothing),
+    (&["-a"], Onto::Old),
+    (&["-a", "--stage=never"], Onto::Nothing),
+    (&["--stage=never"], Onto::Nothing),
+    (&["--durable"], Onto::Nothing),
+    (&["-a", "--durable"], Onto::Old),
+    (&["--durable", "--stage=never"], Onto::Nothing),
+    (&["--in-place"], Onto::Old),
+    (&["-a", "--in-place"], Onto::Old),
+    (&["-L"], Onto::Nothing),
+    (&["-L"], Onto::Old),
+    (&["-aL", "--stage=never"], Onto::Nothing),
+    (&["-a", "--delete"], Onto::Extra),
+    (&["--verify"], Onto::Nothing),
+    (&["--verify", "--check-existing=hash"], Onto::Old),
+    (&["--manifest=list", "--direct=on"], Onto::Nothing),
+    (&["-p", "--sparse=always", "--reflink=never"], Onto::Old),
+    (&["--preserve=all", "--durable=data", "--direct=on"], Onto::Nothing),
+    (&["--dry-run"], Onto::Old),
+    (&["-a", "--sandbox", "--json"], Onto::Old),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Onto {
+    Nothing,
+    /// A tree in which other kinds of file stand under some of the names.
+    Old,
+    /// The same, but for what a copy refuses to replace.
+    Extra,
+}
+
+#[test]
+fn every_call_of_a_copy_is_one_that_the_page_allows() {
+    require_root!();
+    let page = fs::read_to_string(PAGE).unwrap();
+    let rows = rows(&page);
+    let mut used = BTreeSet::new();
+    let mut refused = BTreeMap::new();
+    let place = Scratch::new();
+    make_source(&place);
+    for (options, onto) in RUNS {
+        let _ = fs::remove_dir_all(place.path("target"));
+        if onto != Onto::Nothing {
+            make_old(&place);
+        }
+        if onto == Onto::Extra {
+            fs::remove_file(place.path("target/source/nothing")).unwrap();
+        }
+        check(&place, options, &["source", "target"], &rows, &mut used, &mut refused);
+    }
+    place.link("big", "source/operand link");
+    for (options, target) in [(&[][..], "new file"), (&["--in-place"], "new file")] {
+        let operands = ["source/big", target];
+        check(&place, options, &operands, &rows, &mut used, &mut refused);
+    }
+    check(&place, &[], &["source/operand link", "./target"], &rows, &mut used, &mut refused);
+    assert!(refused.is_empty(), "no row of docs/access.md allows: {refused:#?}");
+    let unused: Vec<_> = (0..rows.len())
+        .filter(|row| !used.contains(row) && !rows[*row].is_rare)
+        .map(|row| &rows[row])
+        .collect();
+    assert!(unused.is_empty(), "no copy made use of these rows: {unused:#?}");
+}
+
+/// Copies under strace, and holds each call against the rows.
+fn check(
+    place: &Scratch,
+    options: &[&str],
+    operands: &[&str],
+    rows: &[Row<'_>],
+    used: &mut BTreeSet<usize>,
+    refused: &mut BTreeMap<String, Vec<String>>,
+) {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-s", "4096", "-o", "log", "-e", "trace=%file,%desc"]);
+    command
+        .env_remove("LD_LIBRARY_PATH")
+        .args([UCP, "--engine=threads"])
+        .args(options)
+        .args(operands);
+    let ran = run(command.current_dir(place.path("")));
+    // What is refused was looked at as well.
+    assert!(matches!(ran.code(), Some(0 | 1)), "{ran:?}");
+    let log = String::from_utf8_lossy(&place.read("log")).into_owned();
+    // What stands for an operand: its own path, as it was given and in full, and the path above it.
+    let full = |path: &&str| place.path(path).to_str().unwrap().to_owned();
+    let named = operands.iter().chain(&["list"]);
+    let full: Vec<String> = named.clone().map(full).collect();
+    let named = named.copied().chain(full.iter().map(String::as_str));
+    let named: Vec<&str> = named.flat_map(above).collect();
+    let calls = calls(&log);
+    assert!(calls.len() > 100 || operands[0] != "source", "strace saw {} calls only", calls.len());
+    for call in calls {
+        let asked = Asked::of(&call, &named);
+        match rows.iter().position(|row| row.allows(&asked, options)) {
+            Some(row) => drop(used.insert(row)),
+            None => {
+                let calls = refused.entry(asked.summary()).or_default();
+                calls.push(format!("{options:?}: {call}"));
+            }
+        }
+    }
+}
+
+/// A path, and that of the directory that its name is in.
+fn above(path: &str) -> [&str; 2] {
+    [path, path.rsplit_once('/').map_or(".", |(above, _)| above)]
+}
+
+/// One row of the table.
+#[derive(Debug)]
+struct Row<'a> {
+    calls: Vec<&'a str>,
+    places: Vec<&'a str>,
+    with: Vec<&'a str>,
+    without: Vec<&'a str>,
+    /// The options that it needs one of; none if it is for every copy.
+    options: Vec<&'a str>,
+    /// Not every machine has what makes a copy do it.
+    is_rare: bool,
+}
+
+/// The table of the page: the one whose first column is headed `Calls`.
+fn rows(page: &str) -> Vec<Row<'_>> {
+    let lines = page.lines().skip_while(|line| !line.starts_with("| Calls |")).skip(2);
+    let rows: Vec<_> = lines.take_while(|line| line.starts_with('|')).map(Row::parse).collect();
+    assert!(rows.len() > 20, "the page has {} rows", rows.len());
+    rows
+}
+
+impl<'a> Row<'a> {
+    fn parse(line: &'a str) -> Self {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').collect();
+        let [calls, places, with, without, when, _why] = cells[..] else {
+            panic!("a row of other than six cells: {line}");
+        };
+        let words = |cell: &'a str| -> Vec<&'a str> {
+            cell.split('`').skip(1).step_by(2).flat_map(str::split_whitespace).collect()
+        };
+        let places = places.split(" and ").map(|place| place.trim().trim_matches('`')).collect();
+        let (calls, with, without, options) =
+            (words(calls), words(with), words(without), words(when));
+        assert!(!calls.is_empty(), "a row of no calls: {line}");
+        Self { calls, places, with, without, options, is_rare: when.contains("rarely") }
+    }
+
+    fn allows(&self, asked: &Asked, options: &[&str]) -> bool {
+        let is_at = |(pattern, place): (&&str, &String)| match pattern.strip_suffix('*') {
+            Some(start) => place.starts_with(start),
+            None => place == pattern,
+        };
+        let has = |flag: &&str| asked.flags.contains(*flag);
+        self.calls.contains(&asked.call.as_str())
+            && self.places.len() == asked.places.len()
+            && self.places.iter().zip(&asked.places).all(is_at)
+            && self.with.iter().all(has)
+            && !self.without.iter().any(has)
+            && (self.options.is_empty() || self.options.iter().any(|one| options.contains(one)))
+    }
+}
+
+/// A call as the table speaks of it.
+struct Asked {
+    call: String,
+    places: Vec<String>,
+    flags: BTreeSet<String>,
+}
+
+impl Asked {
+    fn of(call: &str, operands: &[&str]) -> Self {
+        let (name, rest) = call.split_once('(').unwrap();
+        // An older strace does not know it (it is from Linux 6.5), and shows numbers.
+        let name = if name == "syscall_0x1c3" { "cachestat" } else { name };
+        let arguments = arguments(rest);
+        let argument = |index: usize| arguments.get(index).map_or("", String::as_str);
+        let at = |index| place(argument(index), argument(index + 1), operands);
+        let path = |index| place("AT_FDCWD", argument(index), operands);
+        let places = match name {
+            "openat" | "openat2" | "statx" | "newfstatat" | "mkdirat" | "mknodat" | "unlinkat"
+            | "readlinkat" | "fchownat" | "fchmodat" | "fchmodat2" | "utimensat" | "faccessat"
+            | "faccessat2" | "futimesat" | "name_to_handle_at" => vec![at(0)],
+            "getcwd" => vec!["nothing".into()],
+            "symlinkat" => vec![at(1)],
+            "renameat" | "renameat2" | "linkat" => vec![at(0), at(2)],
+            "rename" | "link" => vec![path(0), path(1)],
+            "symlink" => vec![path(1)],
+            _ if argument(0).starts_with('"') => vec![path(0)],
+            _ if is_number(argument(0)) => vec!["descriptor".into()],
+            _ => vec!["nothing".into()],
+        };
+        let words = arguments.iter().filter(|argument| !argument.starts_with('"'));
+        let words = words.flat_map(|words| words.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        let flags = words.filter(|word| word.starts_with(char::is_uppercase)).map(String::from);
+        Self { call: name.into(), places, flags: flags.collect() }
+    }
+
+    fn summary(&self) -> String {
+        format!("{} {} {:?}", self.call, self.places.join(" and "), self.flags)
+    }
+}
+
+/// Whether this is a descriptor, or could be one where a call is not known.
+fn is_number(argument: &str) -> bool {
+    let digits = argument.strip_prefix("0x").filter(|digits| digits.len() < 5);
+    argument.parse::<u32>().is_ok() || digits.is_some()
+}
+
+/// What a directory and a name stand for.
+fn place(directory: &str, name: &str, operands: &[&str]) -> String {
+    let is_current = directory == "AT_FDCWD";
+    let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+    match quoted {
+        None | Some("") if !is_current => "descriptor",
+        Some(path) if is_current && path.starts_with("/proc/self/fd/") => "magic",
+        Some(path) if is_current && operands.contains(&path) => "operand",
+        Some(path) if is_current => path,
+        Some("..") => "above",
+        Some(".") => "here",
+        Some(name) if !name.contains('/') => "below",
+        Some(name) if name.starts_with('/') => name,
+        Some(_) => "further below",
+        None => "nothing",
+    }
+    .into()
+}
+
+/// The arguments of a call, split at commas that stand in no string, list or structure.
+fn arguments(rest: &str) -> Vec<String> {
+    let mut arguments = vec![String::new()];
+    let (mut depth, mut is_quoted, mut is_escaped) = (0, false, false);
+    for character in rest.chars() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ if is_quoted => {}
+            '(' | '[' | '{' => depth += 1,
+            ')' if depth == 0 => break,
+            ')' | ']' | '}' => depth -= 1,
+            ',' if depth == 0 => {
+                arguments.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        arguments.last_mut().unwrap().push(character);
+    }
+    arguments.iter().map(|argument| argument.trim().into()).collect()
+}
+
+/// The calls of a log, each in one piece: what another thread interrupted is put together.
+fn calls(log: &str) -> Vec<String> {
+    let mut begun = BTreeMap::new();
+    let mut calls = Vec::new();
+    for line in log.lines() {
+        let Some((thread, said)) = line.split_once(' ') else { continue };
+        let said = said.trim_start();
+        if let Some(start) = said.strip_suffix(" <unfinished ...>") {
+            begun.insert(thread, start.to_owned());
+        } else if let Some(rest) = said.strip_prefix("<... ") {
+            let (_, rest) = rest.split_once(" resumed>").unwrap();
+            let start: String = begun.remove(thread).expect("what is resumed was begun");
+            calls.push(start + rest);
+        } else if said.starts_with(|c: char| c.is_ascii_lowercase()) && !said.starts_with("execve(")
+        {
+            calls.push(said.to_owned());
+        }
+    }
+    // What never came back was asked for as well.
+    calls.extend(begun.into_values());
+    calls
+}
+
+/// A tree with every kind of file.
+fn make_source(place: &Scratch) {
+    place.make_directory("source/d/e");
+    place.make_directory("source/empty");
+    place.write("source/one", "one");
+    place.write("source/d/list", "list");
+    place.write("source/d/e/owned", "owned");
+    place.write("source/nothing", "");
+    place.write("source/big", bytes((16 << 20) + 77, 1));
+    make_sparse(&place.path("source/sparse"), 3 << 20, &[(1 << 20, 65_536)]);
+    fs::hard_link(place.path("source/one"), place.path("source/d/e/two")).unwrap();
+    place.link("one", "source/link");
+    place.link("list", "source/d/link");
+    make_special(place, "source");
+    let set = |program: &str, words: &[&str]| {
+        let mut command = Command::new(program);
+        run(command.args(words).current_dir(place.path(""))).exits(0);
+    };
+    set("setfattr", &["-n", "user.ucp", "-v", "kept", "source/one", "source/d"]);
+    set("setfacl", &["-m", "u:1:rw", "source/d/list"]);
+    set("setfacl", &["-d", "-m", "u:1:rwx", "source/empty"]);
+    chown(place.path("source/d/e/owned"), Some(7), Some(8)).unwrap();
+    std::os::unix::fs::lchown(place.path("source/link"), Some(7), Some(8)).unwrap();
+    place.set_mode("source/d/e/owned", 0o6755);
+}
+
+fn make_special(place: &Scratch, root: &str) {
+    let path = |name: &str| place.path(format!("{root}/{name}"));
+    let mode = Mode::from_bits_truncate(0o640);
+    mkfifo(&path("fifo"), mode).unwrap();
+    mknod(&path("device"), SFlag::S_IFCHR, mode, makedev(1, 3)).unwrap();
+    drop(UnixListener::bind(path("socket")).unwrap());
+}
+
+/// What stands at the target: under some names the same kind of file, under others another.
+fn make_old(place: &Scratch) {
+    place.make_directory("target/source/d/e");
+    place.make_directory("target/source/extra/deep");
+    place.write("target/source/extra/deep/file", "to be deleted");
+    place.write("target/source/one", "old");
+    place.write("target/source/big", "old");
+    place.write("target/source/link", "not a link");
+    place.write("target/source/d/empty", "");
+    place.link("d/empty", "target/source/nothing");
+    place.write("target/source/d/list", "old");
+    place.link("elsewhere", "target/source/d/link");
+    place.link("../d", "target/source/fifo");
+    place.write("target/source/d/e/two", "old");
+    fs::hard_link(place.path("target/source/d/e/two"), place.path("target/source/d/e/three"))
+        .unwrap();
+}
