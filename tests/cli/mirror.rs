@@ -78,6 +78,52 @@ fn what_the_source_does_not_have_goes() {
 }
 
 #[test]
+fn backups_stay() {
+    let scratch = Scratch::new();
+    write_all(&scratch, "source", "a");
+    for (words, want) in [
+        (&["--backup"][..], "a a~ old old/x~"),
+        (&["--backup=numbered"][..], "a a.~1~ old old/x~"),
+        (&["-b", "-S.bak"][..], "a a.bak"),
+    ] {
+        let _ = fs::remove_dir_all(scratch.path("target"));
+        write_all(&scratch, "target", "a more old/x~ old/y");
+        scratch.write("target/a", "precious");
+        // A second run keeps what the first one has kept.
+        for extra in ["", "--check-existing=hash"] {
+            let extra = Some(extra).filter(|extra| !extra.is_empty());
+            let operands = ["--delete", "-T", "source", "target"];
+            scratch.ucp(words.iter().copied().chain(extra).chain(operands)).succeeds_silently();
+            assert_eq!(names(&scratch.path("target")), set(want), "{words:?}");
+        }
+        let backup = want.split_whitespace().nth(1).unwrap();
+        assert_eq!(scratch.read(format!("target/{backup}")), b"precious");
+    }
+    // Without backups, such a name is one as any other.
+    scratch.ucp(["--delete", "-T", "source", "target"]).succeeds_silently();
+    assert_eq!(names(&scratch.path("target")), set("a"));
+}
+
+#[test]
+fn the_list_of_the_run_before_stays() {
+    let scratch = Scratch::new();
+    write_all(&scratch, "source", "a");
+    for (list, want) in [("SUMS", "SUMS a"), ("lists/SUMS", "a lists lists/SUMS")] {
+        let _ = fs::remove_dir_all(scratch.path("target"));
+        write_all(&scratch, "target", "lists/more more");
+        let path = format!("target/{list}");
+        for _ in 0..2 {
+            scratch
+                .ucp(["--delete", "--manifest", &path, "-T", "source", "target"])
+                .succeeds_silently();
+            assert_eq!(names(&scratch.path("target")), set(want));
+        }
+        let text = String::from_utf8(scratch.read(&path)).unwrap();
+        assert!(text.ends_with("  a\n") && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[test]
 fn nothing_goes_without_being_asked_or_beside_what_was_copied() {
     let scratch = Scratch::new();
     write_all(&scratch, "source", "a");

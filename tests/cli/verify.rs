@@ -90,6 +90,28 @@ fn a_manifest_never_replaces_what_the_run_has_copied() {
 }
 
 #[test]
+fn a_manifest_never_replaces_a_source() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree/d");
+    scratch.write("tree/a", "precious");
+    std::os::unix::fs::symlink("tree/d", scratch.path("way")).unwrap();
+    for (list, source, says) in [
+        ("tree/a", "tree", "into a source"),
+        ("tree/new", "tree", "into a source"),
+        ("way/new", "tree", "into a source"),
+        ("tree/a", "tree/a", "replace a source"),
+        ("tree/d/../a", "tree/a", "replace a source"),
+    ] {
+        scratch.ucp(["--manifest", list, "-T", source, "copy"]).exits(1).says(&[list, says]);
+        assert!(!scratch.exists("copy"), "nothing is begun");
+        assert_eq!(scratch.read("tree/a"), b"precious");
+        assert!(!scratch.exists("tree/new") && !scratch.exists("tree/d/new"));
+    }
+    // Beside a source that is a file is not in it.
+    scratch.ucp(["--manifest=tree/list", "tree/a", "copy"]).succeeds_silently();
+}
+
+#[test]
 fn json_lists_every_file_with_its_digest() {
     let scratch = Scratch::new();
     scratch.make_directory("tree");

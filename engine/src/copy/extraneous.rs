@@ -46,11 +46,13 @@ fn hash(name: &[u8]) -> u64 {
 }
 
 /// Decides about a name in a directory of the target. `in_source` are the names of the directory
-/// that it mirrors; there are none below a directory that is to go as a whole.
+/// that it mirrors; there are none below a directory that is to go as a whole. A backup of this run
+/// or of an earlier one has no source by its nature, and stays.
 pub(super) fn fate(
     name: &[u8],
     is_directory: bool,
     is_excluded: bool,
+    is_backup: bool,
     in_source: Option<&NameSet>,
 ) -> Fate {
     let has_source = in_source.is_some_and(|names| names.may_hold(name));
@@ -59,6 +61,7 @@ pub(super) fn fate(
         (false, true) if is_directory => Fate::Enter,
         (false, true) => Fate::Stay,
         (false, false) if name.starts_with(PREFIX) => Fate::Leftover,
+        (false, false) if is_backup => Fate::Stay,
         (false, false) => Fate::Go,
     }
 }
@@ -86,7 +89,23 @@ mod tests {
         ];
         for (what, name, is_directory, is_excluded, has_source, want) in cases {
             let source = has_source.then_some(&source);
-            assert_eq!(fate(name, is_directory, is_excluded, source), want, "{what}");
+            assert_eq!(fate(name, is_directory, is_excluded, false, source), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn backups_stay_where_nothing_else_decides() {
+        let mut source = NameSet::default();
+        source.extend([&b"both~"[..]]);
+        source.sort();
+        let cases = [
+            ("a backup", &b"a~"[..], false, Some(&source), Fate::Stay),
+            ("a backup below what goes", b"a~", false, None, Fate::Stay),
+            ("a directory on both sides", b"both~", true, Some(&source), Fate::Enter),
+            ("a temporary", b".ucp-0123.part", false, Some(&source), Fate::Leftover),
+        ];
+        for (what, name, is_directory, source, want) in cases {
+            assert_eq!(fate(name, is_directory, false, true, source), want, "{what}");
         }
     }
 }

@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::publish::{Target, split_path};
 use super::worker::{Labels, Worker};
-use super::{Durability, Manifest, ManifestForm};
+use super::{Durability, FollowLinks, Manifest, ManifestForm};
 use crate::buffer::Buffer;
 use crate::digest::{Digest, Line};
 use crate::error::{Errno, Error, ErrorKind};
@@ -43,6 +43,8 @@ struct Entries {
 /// The place of a list, looked at before anything is copied.
 pub(super) struct ManifestPlace {
     target: Target,
+    /// Of the directory that the list will be in.
+    directory: FileStatus,
     standing: Option<FileStatus>,
     labels: ManifestLabels,
 }
@@ -56,6 +58,18 @@ impl Labels for ManifestLabels {
 
     fn target(&self) -> PathBuf {
         self.0.clone()
+    }
+}
+
+impl ManifestPlace {
+    /// Whether a file is what stands at the place.
+    pub(super) fn is(&self, file: &FileStatus) -> bool {
+        self.standing.as_ref().is_some_and(|standing| standing.is_same_file(file))
+    }
+
+    /// Whether a directory is the one that the list will be in.
+    pub(super) fn is_in(&self, directory: &FileStatus) -> bool {
+        self.directory.is_same_file(directory)
     }
 }
 
@@ -141,7 +155,11 @@ impl Worker<'_> {
     }
 
     /// Looks where the list will be written, before anything is copied.
-    pub(super) async fn manifest_place(&self, manifest: &Manifest) -> Result<ManifestPlace, Error> {
+    pub(super) async fn manifest_place(
+        &self,
+        manifest: &Manifest,
+        sources: &[PathBuf],
+    ) -> Result<ManifestPlace, Error> {
         let label = |error: Error| error.on(&manifest.path);
         let name = |bytes| Name::new(bytes).map_err(|errno| Error::from_errno("open", errno));
         let (parent, leaf) = split_path(manifest.path.as_os_str().as_bytes());
@@ -156,7 +174,30 @@ impl Worker<'_> {
             let reason = "the list can only replace a regular file";
             return Err(label(Error::new(ErrorKind::Operand, "create", reason)));
         }
-        Ok(ManifestPlace { target, standing, labels: ManifestLabels(manifest.path.clone()) })
+        let directory = self.io.status_of(&target.directory).await.map_err(label)?;
+        let labels = ManifestLabels(manifest.path.clone());
+        let place = ManifestPlace { target, directory, standing, labels };
+        for source in sources {
+            self.check_spares(&place, source).await.map_err(label)?;
+        }
+        Ok(place)
+    }
+
+    /// Fails if the list would replace a source, or be written into one.
+    async fn check_spares(&self, list: &ManifestPlace, source: &Path) -> Result<(), Error> {
+        let refuse = |reason| Err(Error::new(ErrorKind::Operand, "create", reason));
+        let follows = self.job.options.links != FollowLinks::Never;
+        let Ok(place) = Place::path(source) else { return Ok(()) };
+        // Why a source can't be looked at is told when it is to be copied.
+        let Ok(Some(status)) = self.io.status_at(place, follows).await else { return Ok(()) };
+        let is_directory = status.kind == FileKind::Directory;
+        if is_directory && self.is_inside(&list.target.directory, &status).await? {
+            return refuse("the list would be written into a source");
+        }
+        if list.is(&status) {
+            return refuse("the list would replace a source");
+        }
+        Ok(())
     }
 
     /// Writes the list, and gives it its name if nothing else has got it meanwhile.

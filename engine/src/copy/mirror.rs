@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 
 use super::extraneous::{Fate, NameSet, fate};
+use super::manifest::ManifestPlace;
 use super::publish::Target;
+use super::verdict::looks_like_backup;
 use super::worker::{Job, Labels, Worker};
 use super::{Durability, EntryKind, Event, FollowLinks};
 use crate::error::{Errno, Error, ErrorKind};
@@ -53,6 +55,13 @@ enum Against {
     Nothing { name: Name, has_kept: bool },
 }
 
+/// What is never deleted, wherever it is met.
+struct Kept<'a> {
+    sources: Vec<FileStatus>,
+    /// Where the list of this run will be; the one of an earlier run may stand there.
+    list: Option<&'a ManifestPlace>,
+}
+
 /// A name in a directory that is looked through, for messages.
 struct Named<'a> {
     root: &'a Root,
@@ -61,7 +70,12 @@ struct Named<'a> {
 
 impl Worker<'_> {
     /// Deletes below each root what its source does not have.
-    pub(super) async fn mirror(&self, roots: &[Root], since: WallTime) {
+    pub(super) async fn mirror(
+        &self,
+        roots: &[Root],
+        since: WallTime,
+        list: Option<&ManifestPlace>,
+    ) {
         let is_whole = {
             let summary = self.summary.borrow();
             summary.failed == 0 && !summary.was_cancelled
@@ -75,7 +89,7 @@ impl Worker<'_> {
         }
         for root in roots.iter().filter(|root| root.existed) {
             let deleted = match self.check_apart(root, roots).await {
-                Ok(()) => self.mirror_tree(root, roots, since).await,
+                Ok(()) => self.mirror_tree(root, roots, since, list).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = deleted {
@@ -101,7 +115,11 @@ impl Worker<'_> {
     }
 
     /// Whether a directory is another, or is inside it.
-    async fn is_inside(&self, directory: &File, other: &FileStatus) -> Result<bool, Error> {
+    pub(super) async fn is_inside(
+        &self,
+        directory: &File,
+        other: &FileStatus,
+    ) -> Result<bool, Error> {
         let mut directory = directory.clone();
         let mut status = self.io.status_of(&directory).await?;
         loop {
@@ -120,10 +138,16 @@ impl Worker<'_> {
     }
 
     /// Walks the target, depth first, and holds it against the source.
-    async fn mirror_tree(&self, root: &Root, roots: &[Root], since: WallTime) -> Result<(), Error> {
-        let mut sources = Vec::new();
+    async fn mirror_tree(
+        &self,
+        root: &Root,
+        roots: &[Root],
+        since: WallTime,
+        list: Option<&ManifestPlace>,
+    ) -> Result<(), Error> {
+        let mut kept = Kept { sources: Vec::new(), list };
         for root in roots {
-            sources.push(self.io.status_of(&root.source).await?);
+            kept.sources.push(self.io.status_of(&root.source).await?);
         }
         let here = Name::from(c".");
         let first = self.open_mirrored((&root.source, &root.target), &here, PathBuf::new()).await?;
@@ -134,7 +158,7 @@ impl Worker<'_> {
             if let Some((name, kind)) = frame.entries.pop() {
                 let path = frame.path.join(name.as_os_str());
                 let labels = Named { root, path: &path };
-                match self.settle(frame, &name, kind, &path, &sources, &labels).await {
+                match self.settle(frame, &name, kind, &path, &kept, &labels).await {
                     Ok(None) => {}
                     Ok(Some(below)) => {
                         let begun = self.list_source(below, root, since).await;
@@ -228,7 +252,7 @@ impl Worker<'_> {
         name: &Name,
         kind: FileKind,
         path: &Path,
-        sources: &[FileStatus],
+        kept: &Kept<'_>,
         labels: &Named<'_>,
     ) -> Result<Option<Frame>, Error> {
         let place = Place::at(&frame.target, name);
@@ -245,7 +269,9 @@ impl Worker<'_> {
             Against::Source { names, .. } => Some(names),
             Against::Nothing { .. } => None,
         };
-        match fate(name.as_bytes(), is_directory, is_excluded, in_source) {
+        let backup = self.job.options.existing.backup.as_ref();
+        let is_backup = backup.is_some_and(|backup| looks_like_backup(name.as_bytes(), backup));
+        match fate(name.as_bytes(), is_directory, is_excluded, is_backup, in_source) {
             Fate::Stay => frame.keep(),
             Fate::Enter => {
                 let Against::Source { directory, .. } = &frame.against else { return Ok(None) };
@@ -259,7 +285,7 @@ impl Worker<'_> {
             }
             Fate::Leftover if self.is_rehearsal() => {}
             Fate::Leftover => self.remove_dead(frame, name, is_directory).await?,
-            Fate::Go => return self.delete_extraneous(frame, name, path, sources, labels).await,
+            Fate::Go => return self.delete_extraneous(frame, name, path, kept, labels).await,
         }
         Ok(None)
     }
@@ -290,7 +316,7 @@ impl Worker<'_> {
         frame: &mut Frame,
         name: &Name,
         path: &Path,
-        sources: &[FileStatus],
+        kept: &Kept<'_>,
         labels: &Named<'_>,
     ) -> Result<Option<Frame>, Error> {
         let place = Place::at(&frame.target, name);
@@ -304,9 +330,13 @@ impl Worker<'_> {
             self.skip_target(labels, "it is not deleted: another file system is mounted there");
             return Ok(None);
         }
-        if sources.iter().any(|source| source.is_same_file(&status)) {
+        if kept.sources.iter().any(|source| source.is_same_file(&status)) {
             frame.keep();
             self.skip_target(labels, "it is not deleted: it is a source");
+            return Ok(None);
+        }
+        if kept.list.is_some_and(|list| list.is(&status)) {
+            frame.keep();
             return Ok(None);
         }
         if status.kind != FileKind::Directory {
@@ -314,7 +344,8 @@ impl Worker<'_> {
             return Ok(None);
         }
         let target = self.open_below(&frame.target, name).await?;
-        let against = Against::Nothing { name: name.clone(), has_kept: false };
+        let has_kept = kept.list.is_some_and(|list| list.is_in(&status));
+        let against = Against::Nothing { name: name.clone(), has_kept };
         let below = Frame::new(target, path.to_owned(), against, self).await?;
         if !below.status.is_same_file(&status) {
             return Err(exchanged());

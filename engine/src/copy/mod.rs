@@ -197,7 +197,9 @@ async fn copy_with(
     let mut roots = Vec::new();
     progress.set_phase(Phase::Copying);
     let manifest = match &request.options.verification.manifest {
-        Some(manifest) => Some((manifest, worker.manifest_place(manifest).await?)),
+        Some(manifest) => {
+            Some((manifest, worker.manifest_place(manifest, &request.sources).await?))
+        }
         None => None,
     };
     for source in &request.sources {
@@ -216,7 +218,8 @@ async fn copy_with(
         }
         worker.finish_parents(parents).await;
     }
-    worker.mirror(&roots, began).await;
+    let list = manifest.as_ref().map(|(_, place)| place);
+    worker.mirror(&roots, began, list).await;
     if let Some((manifest, place)) = manifest
         && !worker.summary.borrow().was_cancelled
         && !worker.is_rehearsal()

@@ -204,9 +204,36 @@ pub(super) fn backup_number(name: &[u8], entry: &[u8]) -> Option<u64> {
     if digits.bytes().all(|digit| digit.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
+/// Whether a name may be that of a backup, of whichever file and style.
+pub(super) fn looks_like_backup(name: &[u8], backup: &Backup) -> bool {
+    let is_numbered = || {
+        let end = name.windows(2).rposition(|pair| pair == b".~");
+        end.is_some_and(|end| backup_number(&name[..end], name).is_some())
+    };
+    name.ends_with(backup.suffix.as_encoded_bytes()) || is_numbered()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn backups_are_known_by_their_suffix_or_number() {
+        let cases: [(&str, &[u8], bool); 8] = [
+            ("~", b"a~", true),
+            ("~", b"a", false),
+            (".bak", b"a.bak", true),
+            (".bak", b"a~", false),
+            (".bak", b"a.~1~", true),
+            (".bak", b"a.~1~.~12~", true),
+            (".bak", b"a.~x~", false),
+            (".bak", b"a.~", false),
+        ];
+        for (suffix, name, want) in cases {
+            let backup = Backup { style: crate::copy::BackupStyle::Simple, suffix: suffix.into() };
+            assert_eq!(looks_like_backup(name, &backup), want, "{suffix} {name:?}");
+        }
+    }
 
     const A: Identity = (1, 1);
     const B: Identity = (1, 2);
