@@ -13,6 +13,7 @@ mod flips;
 mod mirror;
 mod proactor;
 mod rate;
+mod same_operations;
 mod simulation;
 mod startup;
 mod teardown;
