@@ -313,6 +313,27 @@ fn what_does_not_verify_or_is_not_durable_keeps_its_source() {
 }
 
 #[test]
+fn directories_that_were_there_are_synced_before_what_is_moved_into_them_goes() {
+    let place = Scratch::new();
+    // A run that was killed may have made them, and synced nothing.
+    for root in ["tree", "to/target"] {
+        place.make_directory(format!("{root}/a/b"));
+    }
+    place.write("tree/a/b/file", "text");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-y", "-o", "log", "-e", "trace=fsync,unlinkat", UCP, REMOVE]);
+    command.args(["--engine=threads", "-T", "tree", "to/target"]).current_dir(place.path(""));
+    run(&mut command).exits(0);
+    let log = String::from_utf8(place.read("log")).unwrap();
+    let removal = log.find("\"file\", 0) = 0").expect("the source goes");
+    for directory in ["to/target/a/b", "to/target/a", "to/target", "to"] {
+        let sync = format!("{}>) = 0", place.path(directory).canonicalize().unwrap().display());
+        let is_first = log.find(&sync).is_some_and(|sync| sync < removal);
+        assert!(is_first, "{directory} is synced too late:\n{log}");
+    }
+}
+
+#[test]
 fn what_can_not_be_removed_is_named() {
     require_root!();
     let place = Scratch::public();
