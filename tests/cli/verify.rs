@@ -112,6 +112,24 @@ fn a_manifest_never_replaces_a_source() {
 }
 
 #[test]
+fn every_name_of_a_file_is_in_the_manifest() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree/d");
+    scratch.write("tree/a", "abc");
+    for name in ["tree/b", "tree/d/c"] {
+        fs::hard_link(scratch.path("tree/a"), scratch.path(name)).unwrap();
+    }
+    // Staged, over what is there, and durable.
+    for words in [&["-a"][..], &["-a"], &["-a", "--durable"], &["-a", "--check-existing=hash"]] {
+        let operands = ["--manifest=list", "-T", "tree", "copy"];
+        scratch.ucp(words.iter().copied().chain(operands)).succeeds_silently();
+        let text = String::from_utf8(scratch.read("list")).unwrap();
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(text, format!("{digest}  a\n{digest}  b\n{digest}  d/c\n"), "{words:?}");
+    }
+}
+
+#[test]
 fn json_lists_every_file_with_its_digest() {
     let scratch = Scratch::new();
     scratch.make_directory("tree");

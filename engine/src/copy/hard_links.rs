@@ -173,7 +173,10 @@ impl Worker<'_> {
                     self.published.take();
                     let copied = copy().await;
                     let first = match &copied {
-                        Ok(()) => self.first(target, directory).await,
+                        Ok(()) => {
+                            self.remember_in_manifest(file, labels);
+                            self.first(target, directory).await
+                        }
                         Err(_) => None,
                     };
                     let waiting = self.job.hard_links.settle(file, first);
@@ -233,6 +236,7 @@ impl Worker<'_> {
         } else {
             self.link_in_the_open(first, source, &from, target, labels).await?
         };
+        self.list_link_in_manifest(source, labels);
         self.summary.borrow_mut().hard_links += 1;
         if self.job.observer.wants_copies() {
             let (from, to) = (labels.source(), labels.target());

@@ -4,7 +4,7 @@
 //! A name is relative to the target directory, so that `cd TARGET && sha256sum -c LIST` checks it.
 //! The list is kept in memory until the end, up to [`MANIFEST_BYTES_MAX`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -38,6 +38,8 @@ pub(super) struct List {
 struct Entries {
     by_name: BTreeMap<Box<[u8]>, (Digest, u64)>,
     bytes: u64,
+    /// Of files with several names, by the source's device and inode: for the names that come later.
+    of_several_names: HashMap<(u64, u64), (Digest, u64)>,
 }
 
 /// The place of a list, looked at before anything is copied.
@@ -92,6 +94,15 @@ impl List {
         entries.bytes += name.len() as u64 + size_of::<(Box<[u8]>, (Digest, u64))>() as u64;
         if entries.bytes <= MANIFEST_BYTES_MAX {
             entries.by_name.insert(name.into(), (digest, size));
+        }
+    }
+
+    /// Remembers what was listed for the first name of a file with several.
+    fn remember(&self, file: (u64, u64), first: &Path) {
+        let name = self.name(first);
+        let mut entries = self.lock();
+        if let Some(listed) = entries.by_name.get(name).copied() {
+            entries.of_several_names.insert(file, listed);
         }
     }
 
@@ -151,6 +162,27 @@ impl Worker<'_> {
                 labels,
                 "b3sum can't check a name that is not UTF-8; it is in the list as b3sum writes it",
             );
+        }
+    }
+
+    /// Keeps the digest of a file's first name, to be called once that was copied.
+    pub(super) fn remember_in_manifest(&self, file: (u64, u64), labels: &dyn Labels) {
+        if let Some(list) = &self.job.list {
+            list.remember(file, &labels.target());
+        }
+    }
+
+    /// Puts a name that was linked to the copy of another into the list, if one is made.
+    pub(super) fn list_link_in_manifest(&self, source: &FileStatus, labels: &dyn Labels) {
+        let Some(list) = &self.job.list else { return };
+        let file = (source.device, source.inode);
+        let listed = list.lock().of_several_names.get(&file).copied();
+        match listed {
+            Some((digest, size)) => self.list_in_manifest(digest, size, labels),
+            None if source.kind == FileKind::Regular => {
+                self.warn(labels, "it is not in the list: no digest of its first name is known");
+            }
+            None => {}
         }
     }
 
