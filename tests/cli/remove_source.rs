@@ -208,6 +208,7 @@ fn two_sources_never_become_one_target() {
 }
 
 #[test]
+#[ignore = "few kernels fold case (CONFIG_UNICODE); run it by --ignored where one does"]
 fn a_directory_that_takes_one_name_for_another_loses_nothing() {
     require_root!();
     on_file_system("ext4", 64 << 20, |mounted| {
@@ -217,12 +218,7 @@ fn a_directory_that_takes_one_name_for_another_loses_nothing() {
         run(make.args(["-q", "-O", "casefold"]).arg(&image)).exits(0);
         mounted.make_directory("folding");
         let at = mounted.path("folding");
-        if run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at)).code() != Some(0) {
-            let is_required = std::env::var_os("UCP_REQUIRE_KERNEL").is_some_and(|it| it == "1");
-            assert!(!is_required, "this kernel can't mount a file system that folds case");
-            eprintln!("skipped: this kernel folds no case");
-            return;
-        }
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at)).exits(0);
         mounted.make_directory("folding/into");
         run(Command::new("chattr").arg("+F").arg(at.join("into"))).exits(0);
         mounted.make_directory("tree");

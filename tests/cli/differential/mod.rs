@@ -9,7 +9,7 @@
 //! around it (`call.rs`, `standing.rs`), or that one difference is allowed (`allowed.rs`).
 //!
 //! `UCP_DIFFERENTIAL=2000` tries so many trees; `UCP_SEED=n` tries that one and prints it. Without it
-//! 200 are tried: among 2,000 a dozen calls still differ, most of them where cp 9.1 itself errs, and
+//! 200 are tried: among 2,000 a dozen calls still differ, some of them where cp 9.1 itself errs, and
 //! are to be settled one by one.
 
 mod allowed;
