@@ -87,7 +87,10 @@ fn the_sandbox_is_there_before_any_thread_or_ring() {
     command.args([UCP, "--sandbox", "--engine=uring", "a", "b"]).current_dir(place.path(""));
     run(&mut command).exits(0);
     let trace = fs::read_to_string(place.path("trace")).unwrap();
-    let line = |what: &str| trace.lines().position(|line| line.contains(what));
+    let is_call = |line: &str, call: &str| {
+        line.split_whitespace().nth(1).is_some_and(|it| it.starts_with(call))
+    };
+    let line = |call: &str| trace.lines().position(|line| is_call(line, call));
     let entered = line("landlock_restrict_self").expect("it is entered");
     for later in ["clone", "io_uring_setup"] {
         assert!(line(later).is_some_and(|at| at > entered), "{later} came first:\n{trace}");
