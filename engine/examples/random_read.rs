@@ -19,8 +19,8 @@ use ucp_engine::random::Random;
 
 const DEPTH: u32 = 32;
 const BLOCK_BYTES: u32 = 4096;
-/// Reads to wait for at a time: waking up for each one cost a tenth of the reads.
-const BATCH: u32 = DEPTH / 8;
+/// Reads to wait for at a time: waking up for each one cost a twentieth of the reads.
+const BATCH: u32 = DEPTH / 4;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -72,6 +72,9 @@ impl Reader {
                 ended += 1;
                 if let Some(Operation::Read(read)) = event.into_operation() {
                     self.start_read(read.handle, read.buffer)?;
+                    // At once, and not with the next wait: a disk that serves one after the other
+                    // stood still meanwhile, and did a sixth less.
+                    self.kernel.submit_and_wait(0, None, &mut events)?;
                 }
             }
         }
