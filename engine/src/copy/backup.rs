@@ -56,11 +56,15 @@ impl Worker<'_> {
     async fn highest_backup(&self, target: &Target) -> Result<Option<u64>, Error> {
         // Of its own, as listing goes on where the last one stopped.
         let directory = self.open_below(&target.directory, &Name::from(c".")).await?;
-        let names = self.list_names(&directory).await?;
-        let numbers = names.iter();
-        Ok(numbers
-            .filter_map(|(name, _)| backup_number(target.name.as_bytes(), name.as_bytes()))
-            .max())
+        let mut highest = None;
+        loop {
+            let names = self.next_names(&directory).await?;
+            if names.is_empty() {
+                return Ok(highest);
+            }
+            let number = |name: &Name| backup_number(target.name.as_bytes(), name.as_bytes());
+            highest = highest.max(names.iter().filter_map(|(name, _)| number(name)).max());
+        }
     }
 
     async fn back_up_numbered(&self, target: &Target, last: u64) -> Result<Name, Error> {

@@ -95,9 +95,9 @@ impl Io {
         }
     }
 
-    /// The status of a name itself, even if the copy was cancelled: to clean up.
-    pub(super) async fn status_always(&self, place: Place) -> Result<FileStatus, Error> {
-        self.statx(Subject::Place(place), false).await
+    /// The status of a file, or of a name itself, even if the copy was cancelled: to clean up.
+    pub(super) async fn status_always(&self, subject: Subject) -> Result<FileStatus, Error> {
+        self.statx(subject, false).await
     }
 
     async fn status(&self, subject: Subject, follow: bool) -> Result<FileStatus, Error> {

@@ -9,8 +9,8 @@ use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{LISTING_BYTES, TEMPORARY_ATTEMPTS_MAX};
 use crate::operation::{
-    ChangeMode, File, FileKind, ListDirectory, MakeDirectory, Name, Open, Operation, Place, Rename,
-    SyncReach, Unlink, directory_entries,
+    ChangeMode, File, FileKind, FileStatus, ListDirectory, MakeDirectory, Name, Open, Operation,
+    Place, Rename, Subject, SyncReach, Unlink, directory_entries,
 };
 
 /// A directory in the making.
@@ -34,6 +34,25 @@ impl Stage {
 
 /// How often a directory that is being removed is looked through again.
 const SWEEPS_MAX: u32 = 3;
+
+/// A directory that is being removed.
+struct Level {
+    name: Name,
+    /// Once it was opened.
+    status: FileStatus,
+    /// Names that are still to be removed.
+    names: Vec<(Name, FileKind)>,
+    is_listed: bool,
+    /// How often it was looked through, and something in it stayed.
+    sweeps: u32,
+}
+
+impl Level {
+    fn new(name: Name) -> Self {
+        let (status, names) = (FileStatus::default(), Vec::new());
+        Self { name, status, names, is_listed: false, sweeps: 0 }
+    }
+}
 
 impl Worker<'_> {
     /// Makes a stage for the directory `name`, mode 0700, and locks it. What a killed run has left
@@ -199,60 +218,111 @@ impl Worker<'_> {
     }
 
     /// Removes a directory of our own with all that is in it; best effort. Never through a link.
+    ///
+    /// One directory is open at a time, and a batch of names a level is kept, however deep and full
+    /// the tree is: the way up is `..`, if that is where it came from.
     async fn remove_tree(&self, parent: &File, name: &Name) {
-        let mut stack = vec![(parent.clone(), name.clone(), 0)];
-        while let Some((parent, name, sweeps)) = stack.pop() {
-            let unlink = Unlink { place: Place::at(&parent, &name), is_directory: true };
-            let removed = self.io.perform_always(Operation::Unlink(unlink)).await;
-            let errno = removed.err().and_then(|error| error.errno());
-            let is_full = matches!(errno, Some(Errno::ENOTEMPTY | Errno::EEXIST));
-            if !is_full || sweeps >= SWEEPS_MAX {
-                continue;
-            }
-            let Some(directory) = self.open_to_remove(&parent, &name).await else { continue };
-            stack.push((parent, name, sweeps + 1));
-            let Ok(names) = self.names_in(&directory).await else { continue };
-            for (name, kind) in names {
-                if kind == FileKind::Directory {
-                    stack.push((directory.clone(), name, 0));
-                } else {
-                    self.io.remove(&directory, &name, false).await;
+        let mut levels: Vec<Level> = Vec::new();
+        let mut at = parent.clone();
+        let mut next = Some(Level::new(name.clone()));
+        loop {
+            if let Some(mut level) = next.take() {
+                let unlink = Unlink { place: Place::at(&at, &level.name), is_directory: true };
+                let removed = self.io.perform_always(Operation::Unlink(unlink)).await;
+                let errno = removed.err().and_then(|error| error.errno());
+                let is_full = matches!(errno, Some(Errno::ENOTEMPTY | Errno::EEXIST));
+                if is_full
+                    && level.sweeps < SWEEPS_MAX
+                    && let Some((directory, status)) = self.open_to_remove(&at, &level.name).await
+                {
+                    level.sweeps += 1;
+                    level.is_listed = false;
+                    level.status = status;
+                    levels.push(level);
+                    at = directory;
+                } else if let (Some(_), Some(above)) = (errno, levels.last_mut()) {
+                    // It stays. What is listed again has it again.
+                    above.sweeps += 1;
                 }
             }
+            let Some(level) = levels.last_mut() else { return };
+            if let Some((name, kind)) = level.names.pop() {
+                match kind {
+                    FileKind::Directory => next = Some(Level::new(name)),
+                    _ => drop(self.io.remove(&at, &name, false).await),
+                }
+                continue;
+            }
+            if !level.is_listed && level.sweeps <= SWEEPS_MAX {
+                level.names = self.some_names_in(&at).await.unwrap_or_default();
+                level.is_listed = level.names.is_empty();
+                continue;
+            }
+            next = levels.pop();
+            at = match levels.last() {
+                None => parent.clone(),
+                Some(above) => {
+                    let open = Open::new(Place::at(&at, &Name::from(c"..")), libc::O_RDONLY);
+                    match self.open_always(open).await {
+                        Some((directory, status)) if status.is_same_file(&above.status) => {
+                            directory
+                        }
+                        _ => return,
+                    }
+                }
+            };
         }
     }
 
     /// Opens a directory of our own so that names in it can be removed.
-    async fn open_to_remove(&self, parent: &File, name: &Name) -> Option<File> {
-        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-        let open = Operation::Open(Open::new(Place::at(parent, name), flags).confined());
-        let Ok(Operation::Open(Open { file: Some(file), .. })) = self.io.perform_always(open).await
-        else {
-            return None;
-        };
+    async fn open_to_remove(&self, parent: &File, name: &Name) -> Option<(File, FileStatus)> {
+        let open = Open::new(Place::at(parent, name), libc::O_RDONLY).confined();
+        let (file, status) = self.open_always(open).await?;
         let change = ChangeMode { file: file.clone(), mode: 0o700 };
         // It may have its final, read-only mode already.
         let _ = self.io.perform_always(Operation::ChangeMode(change)).await;
-        Some(file)
+        Some((file, status))
+    }
+
+    /// Opens a directory even if the copy was cancelled: to clean up.
+    async fn open_always(&self, open: Open) -> Option<(File, FileStatus)> {
+        let open = Open { flags: open.flags | libc::O_DIRECTORY, ..open };
+        let opened = self.io.perform_always(Operation::Open(open)).await;
+        let Ok(Operation::Open(Open { file: Some(file), .. })) = opened else { return None };
+        let status = self.io.status_always(Subject::File(file.clone())).await.ok()?;
+        Some((file, status))
     }
 
     /// All names in a directory that nobody else changes, with what they stand for.
     async fn names_in(&self, directory: &File) -> Result<Vec<(Name, FileKind)>, Error> {
-        let mut names = self.list_names(directory).await?;
+        let mut names = Vec::new();
+        loop {
+            let more = self.some_names_in(directory).await?;
+            if more.is_empty() {
+                return Ok(names);
+            }
+            names.extend(more);
+        }
+    }
+
+    /// The next names in a directory that nobody else changes, with what they stand for. None are
+    /// left if there are none.
+    async fn some_names_in(&self, directory: &File) -> Result<Vec<(Name, FileKind)>, Error> {
+        let mut names = self.next_names(directory).await?;
         for (name, kind) in &mut names {
             if *kind == FileKind::Unknown {
-                let status = self.io.status_always(Place::at(directory, name)).await?;
-                *kind = status.kind;
+                let subject = Subject::Place(Place::at(directory, name));
+                *kind = self.io.status_always(subject).await?.kind;
             }
         }
         Ok(names)
     }
 
-    pub(super) async fn list_names(
+    /// The next names in a directory. None are left if there are none.
+    pub(super) async fn next_names(
         &self,
         directory: &File,
     ) -> Result<Vec<(Name, FileKind)>, Error> {
-        let mut names = Vec::new();
         let mut bytes = vec![0; LISTING_BYTES];
         loop {
             let buffer = Buffer::Vec(bytes);
@@ -261,12 +331,13 @@ impl Worker<'_> {
             let (length, Operation::ListDirectory(ListDirectory { buffer, .. })) = listed else {
                 unreachable!("an operation comes back as itself")
             };
-            if length == 0 {
-                return Ok(names);
-            }
             let listing = buffer.part(0, length).unwrap_or_default();
             let entries = directory_entries(listing);
-            names.extend(entries.map(|entry| (Name::from(entry.name), entry.kind)));
+            let names: Vec<_> = entries.map(|entry| (Name::from(entry.name), entry.kind)).collect();
+            // The first ones may be `.` and `..` alone.
+            if length == 0 || !names.is_empty() {
+                return Ok(names);
+            }
             let Buffer::Vec(back) = buffer else { unreachable!("it was a Vec") };
             bytes = back;
         }
