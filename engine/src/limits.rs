@@ -44,13 +44,16 @@ pub const LARGE_BYTES_MIN: u64 = 16 * MIB;
 pub const FINGERPRINT_UNIT_BYTES: u64 = MIB;
 /// Bytes that a list of digests may take in memory before it is written: some two million names.
 pub const MANIFEST_BYTES_MAX: u64 = 512 * MIB;
-/// Pieces of a tree that wait for a shard. Each holds two directories open; when there is no more
-/// room, whoever found the piece does it at once.
+/// Pieces of a tree that wait for a shard; when there is no more room, whoever found the piece does it
+/// at once.
 pub const TREE_QUEUE_MAX: usize = 64;
 /// Names of a list that are taken in one go where not all of a directory is copied.
 pub const LISTED_NAMES_MAX: usize = 256;
 /// Files that a shard may have open, of those that the process may: more are not added for less.
 pub const SHARD_FILES: u64 = 12;
+/// Of so many files that the process may have open one is for a directory that is being copied, which
+/// takes two: above that those that are not worked on are closed, and opened again.
+pub const OPEN_DIRECTORIES_SHARE: u64 = 8;
 /// Shards of a tree copy at the most, while they mostly wait for a disk.
 pub const TREE_SHARDS_MAX: usize = 32;
 /// Pieces of a tree that one proactor copies side by side where there is only one.
@@ -118,6 +121,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Bytes of a name in a directory (`NAME_MAX` of `pathconf(3)` on every Linux file system).
 pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a path that the kernel takes at a time, with the NUL that ends it (`PATH_MAX`).
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Where a copy is, is told from a directory above that is about so many bytes of path away.
+pub const ANCHOR_PATH_BYTES: usize = 1024;
 /// Bytes of directory entries that one listing asks for.
 pub const LISTING_BYTES: usize = 32 << 10;
 /// Bytes that an extended attribute, or the names of all of a file's, are first given room for.

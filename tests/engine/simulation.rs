@@ -695,6 +695,7 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.journal_every_bytes = [1, 512, 4096][pick(random, 3)];
     options.resume = if random.once_in(8) { Resume::Never } else { Resume::Auto };
     options.in_place = random.once_in(8);
+    options.open_directories_max = [None, Some(0), Some(1)][pick(random, 3)];
     options.selection.remove_source_files = random.once_in(6);
     if random.once_in(3) {
         options.preserve = Preserve {

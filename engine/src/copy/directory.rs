@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nix::libc;
 
@@ -13,6 +13,7 @@ use super::attributes::{Known, Pair};
 use super::hard_links::Anchor;
 use super::listing::ListedNames;
 use super::mirror::Root;
+use super::parked::Sides;
 use super::publish::Target;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
@@ -21,6 +22,7 @@ use super::{
     Stage as StageOption,
 };
 use crate::error::{Errno, Error, Refusal};
+use crate::limits::ANCHOR_PATH_BYTES;
 use crate::operation::{
     File, FileKind, FileStatus, MakeDirectory, Name, Open, Operation, Place, SyncReach,
 };
@@ -31,8 +33,7 @@ pub(super) struct Directory {
     /// Its name, or the operand's path.
     source_path: PathBuf,
     target_path: PathBuf,
-    pub(super) source: File,
-    pub(super) target: File,
+    pub(super) sides: Sides,
     pub(super) status: FileStatus,
     target_status: FileStatus,
     /// What its copy hands down to what is made in it.
@@ -53,14 +54,20 @@ pub(super) struct Directory {
     /// Links were made in it in the open. A link can't be synced by itself: what it says is durable
     /// with its name, its times only with the whole file system.
     pub(super) has_open_links: AtomicBool,
-    /// What copies in it are found by later; of a root and of a stage.
-    anchor: Option<Arc<Anchor>>,
+    /// What copies in it are found by later; of a root, of a stage, and of some in a deep tree.
+    anchor: OnceLock<Arc<Anchor>>,
     /// A symbolic link has led to it: sources in it are not removed.
     pub(super) keeps_sources: bool,
     /// The names in it that are copied; none if all are.
     pub(super) listed: Option<ListedNames>,
     /// Pieces that are not done.
     pub(super) pending: AtomicUsize,
+}
+
+/// Where a directory has its name.
+pub(super) enum NamedIn<'a> {
+    Directory(&'a Directory),
+    File(&'a File),
 }
 
 /// A name below a directory that is being copied.
@@ -78,7 +85,8 @@ impl Worker<'_> {
     ) -> Result<Directory, Error> {
         let labels = Entry { directory: parent, name };
         let on_source = |error: Error| error.on(labels.source());
-        let open = Open::new(Place::at(&parent.source, name), libc::O_RDONLY | libc::O_DIRECTORY);
+        let (parent_source, parent_target) = self.opened_sides(parent).await?;
+        let open = Open::new(Place::at(&parent_source, name), libc::O_RDONLY | libc::O_DIRECTORY);
         let is_followed = self.job.options.links == FollowLinks::Always;
         let open = if is_followed { open } else { open.confined() };
         let opened = self.open_to_list(open).await;
@@ -87,14 +95,14 @@ impl Worker<'_> {
         if is_followed {
             parent.check_no_loop(&status).map_err(on_source)?;
         }
-        let place = Place::at(&parent.source, name);
+        let place = Place::at(&parent_source, name);
         let keeps_sources = parent.keeps_sources
             || (is_followed && self.is_reached_by_link(place, &status).await.map_err(on_source)?);
         let on_both = |error: Error| on_source(error).copying(labels.target());
         parent.check_not_a_copy(&status).map_err(on_both)?;
         let is_staged = parent.is_staged;
         let (target, made_with, stage) = self
-            .open_or_make(&parent.target, name, &status, is_staged)
+            .open_or_make(&parent_target, name, &status, is_staged)
             .await
             .map_err(|error| error.on(labels.target()).copying(labels.source()))?;
         let is_imagined = self.is_rehearsal() && made_with.is_some();
@@ -107,14 +115,16 @@ impl Worker<'_> {
             Some(_) => self.heritage_of_new(&target, &target_status, parent.heritage).await,
             None => self.heritage(&target).await,
         };
-        let anchor = stage.is_some().then(|| Anchor::open(&target));
+        let anchor = match &stage {
+            Some(_) => OnceLock::from(Anchor::open(&target)),
+            None => OnceLock::new(),
+        };
         let listed = labels.listed().and_then(ListedNames::new);
         Ok(Directory {
             parent: Some(Arc::clone(parent)),
             source_path: PathBuf::from(name.as_os_str()),
             target_path: PathBuf::from(name.as_os_str()),
-            source,
-            target,
+            sides: Sides::counted(source, target, &self.job.open_directories),
             status,
             target_status,
             heritage,
@@ -261,8 +271,13 @@ impl Worker<'_> {
             if directory.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
                 return;
             }
+            self.open_above(&directory).await;
             if let Err(error) = self.finish(&directory).await {
                 self.fail(&error.on(directory.target_path()));
+            }
+            // Whoever was at work far below still has the way up to it.
+            if directory.parent.is_some() {
+                directory.sides.close();
             }
             next = directory.parent.clone();
         }
@@ -281,7 +296,8 @@ impl Worker<'_> {
             self.summary.borrow_mut().directories += 1;
             return Ok(());
         }
-        if let Err(error) = self.finish_attributes(directory).await {
+        let sides = self.opened_sides(directory).await?;
+        if let Err(error) = self.finish_attributes(directory, &sides).await {
             // It was cancelled: what has not its mode is not shown.
             if let Some(stage) = &directory.stage {
                 self.remove_stage(stage).await;
@@ -290,7 +306,7 @@ impl Worker<'_> {
         }
         let publication = match &directory.stage {
             Some(stage) => {
-                self.publish_stage(stage, &directory.target).await?;
+                self.publish_stage(stage, &sides.1).await?;
                 directory.rebase(stage);
                 Publication::New
             }
@@ -299,7 +315,7 @@ impl Worker<'_> {
                 if self.job.options.durability == Durability::Full {
                     let has_links = directory.has_open_links.load(Ordering::Relaxed);
                     let reach = if has_links { SyncReach::FileSystem } else { SyncReach::File };
-                    self.sync(&directory.target, reach).await?;
+                    self.sync(&sides.1, reach).await?;
                     self.sync_names_above(directory).await?;
                 }
                 match directory.made_with {
@@ -326,7 +342,11 @@ impl Worker<'_> {
         Ok(())
     }
 
-    async fn finish_attributes(&self, directory: &Directory) -> Result<(), Error> {
+    async fn finish_attributes(
+        &self,
+        directory: &Directory,
+        (source, target): &(File, File),
+    ) -> Result<(), Error> {
         let is_existing = directory.made_with.is_none();
         if is_existing && !self.job.options.preserve.is_asked {
             return Ok(());
@@ -339,21 +359,34 @@ impl Worker<'_> {
             inherited: directory.heritage.permissions.filter(|_| !is_existing),
             ..Known::default()
         };
-        let (source, target) = (&directory.source, &directory.target);
         let pair = Pair { source, status: &directory.status, target, copy };
         self.keep_attributes(pair, directory).await
     }
 }
 
 impl Directory {
-    /// The target of a name in it.
-    pub(super) fn target_for(&self, name: &Name) -> Target {
+    /// The target of a name in it; `target` is its own, open.
+    pub(super) fn target_for(&self, target: File, name: &Name) -> Target {
         Target {
             is_staged: self.is_staged,
             is_in_created: self.is_created,
             heritage: self.heritage,
-            ..Target::new(self.target.clone(), name.clone())
+            ..Target::new(target, name.clone())
         }
+    }
+
+    /// Whether it is found again after it was closed.
+    pub(super) fn may_be_parked(&self) -> bool {
+        self.parent.is_some() && self.stage.is_none()
+    }
+
+    /// Its name in the one above, on both sides.
+    pub(super) fn name(&self) -> &[u8] {
+        self.source_path.as_os_str().as_bytes()
+    }
+
+    pub(super) fn target_status(&self) -> &FileStatus {
+        &self.target_status
     }
 
     /// The device of the operand that it belongs to.
@@ -373,13 +406,12 @@ impl Directory {
         (made_with, stage, above): (Option<u32>, Option<Stage>, Option<File>),
         heritage: Heritage,
     ) -> Self {
-        let anchor = Some(Anchor::open(&target.0));
+        let anchor = OnceLock::from(Anchor::open(&target.0));
         Self {
             parent: None,
             source_path: source.2.to_owned(),
             target_path: target.2.to_owned(),
-            source: source.0,
-            target: target.0,
+            sides: Sides::of_root(source.0, target.0),
             status: source.1,
             target_status: target.1,
             heritage,
@@ -413,12 +445,13 @@ impl Directory {
 
     /// Where its name is to be synced, if it was made in the open and that is not done yet; with
     /// `all`, also if it was there before: a run that was killed may have made it.
-    pub(super) fn name_to_sync(&self, all: bool) -> Option<&File> {
+    pub(super) fn name_to_sync(&self, all: bool) -> Option<NamedIn<'_>> {
         let is_made = (all || self.made_with.is_some()) && !self.is_staged;
         if !is_made || self.is_name_durable.load(Ordering::Acquire) {
             return None;
         }
-        self.parent.as_ref().map(|parent| &parent.target).or(self.above.as_ref())
+        let above = self.above.as_ref().map(NamedIn::File);
+        self.parent().map(NamedIn::Directory).or(above)
     }
 
     pub(super) fn mark_name_durable(&self) {
@@ -426,48 +459,61 @@ impl Directory {
     }
 
     /// Where a copy in it is found again, whatever becomes of its stage: below which anchor, by which
-    /// path.
-    pub(super) fn anchored(&self, name: &Name) -> (Arc<Anchor>, Vec<u8>) {
-        let mut path = name.as_bytes().to_vec();
+    /// path. In a deep tree the whole path would be a large part of a MiB for each copy.
+    pub(super) fn anchored(&self, name: &[u8]) -> (Arc<Anchor>, Vec<u8>) {
+        let mut path = name.to_vec();
         let mut directory = self;
         loop {
-            if let Some(anchor) = &directory.anchor {
+            if let Some(anchor) = directory.anchor.get() {
                 return (Arc::clone(anchor), path);
             }
-            path = [directory.target_path.as_os_str().as_bytes(), b"/", &path].concat();
-            directory = directory.parent.as_deref().expect("a root has an anchor");
+            let above = directory.parent.as_deref().expect("a root has an anchor");
+            if path.len() > ANCHOR_PATH_BYTES {
+                let (above, way) = above.anchored(directory.name());
+                let anchor = directory.anchor.get_or_init(|| Anchor::below(above, way));
+                return (Arc::clone(anchor), path);
+            }
+            path = [directory.name(), b"/", &path].concat();
+            directory = above;
         }
     }
 
     /// Its stage was published: copies in it are found by the directory above.
     fn rebase(&self, stage: &Stage) {
-        let Some(anchor) = &self.anchor else { return };
+        let Some(anchor) = self.anchor.get() else { return };
         let (above, path) = match &self.parent {
-            Some(parent) => parent.anchored(stage.final_name()),
+            Some(parent) => parent.anchored(stage.final_name().as_bytes()),
             None => (Anchor::open(stage.parent()), stage.final_name().as_bytes().to_vec()),
         };
         anchor.rebase(above, path);
     }
 
     pub(super) fn source_path(&self) -> PathBuf {
-        match &self.parent {
-            Some(parent) => parent.source_path().join(&self.source_path),
-            None => self.source_path.clone(),
-        }
+        self.path_from(|root| root.source_path.clone())
     }
 
     pub(super) fn target_path(&self) -> PathBuf {
-        match &self.parent {
-            Some(parent) => parent.target_path().join(&self.target_path),
-            None => self.target_path.clone(),
+        self.path_from(|root| root.target_path.clone())
+    }
+
+    /// Its path below the root, put behind what the root is called.
+    fn path_from(&self, of_root: impl FnOnce(&Self) -> PathBuf) -> PathBuf {
+        let (mut names, mut at) = (Vec::new(), self);
+        while let Some(above) = at.parent() {
+            names.push(at.source_path.as_path());
+            at = above;
         }
+        let mut path = of_root(at);
+        path.extend(names.into_iter().rev());
+        path
     }
 
     /// The same, for looking through it once more in the end.
     pub(super) fn root_to_mirror(&self) -> Root {
+        let (source, target) = self.sides.get().expect("a root stays open");
         Root {
-            source: self.source.clone(),
-            target: self.target.clone(),
+            source,
+            target,
             source_path: self.source_path.clone(),
             target_path: self.target_path.clone(),
             existed: self.made_with.is_none(),
@@ -476,10 +522,7 @@ impl Directory {
 
     /// The path below the operand; of the operand itself it is empty.
     pub(super) fn relative(&self) -> PathBuf {
-        match &self.parent {
-            Some(parent) => parent.relative().join(&self.source_path),
-            None => PathBuf::new(),
-        }
+        self.path_from(|_| PathBuf::new())
     }
 
     /// Fails if a link or a mount leads from the source to a directory that is being written: its

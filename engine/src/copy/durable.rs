@@ -16,7 +16,7 @@ use std::sync::Arc;
 use nix::libc;
 
 use super::batch::{Addition, Load, Reach, waits};
-use super::directory::{Directory, Entry};
+use super::directory::{Directory, Entry, NamedIn};
 use super::file::Written;
 use super::publish::{Made, NewFile};
 use super::worker::{Labels, Worker};
@@ -81,7 +81,8 @@ impl Worker<'_> {
         if let Some(batch) = &*self.batch.borrow() {
             return batch.device == directory.device();
         }
-        let place = Place::at(&directory.target, &Name::from(c"."));
+        let Ok(target) = self.opened_target(directory).await else { return false };
+        let place = Place::at(&target, &Name::from(c"."));
         let open = Open::new(place, libc::O_RDONLY | libc::O_DIRECTORY).confined();
         let Ok(descriptor) = self.io.open(open).await else { return false };
         let (load, device, members) = (Load::default(), directory.device(), Vec::new());
@@ -264,9 +265,10 @@ impl Worker<'_> {
 
     async fn sync_directory(&self, member: &Member, reach: Reach) -> Result<(), Error> {
         let directory = &member.directory;
+        let target = self.opened_target(directory).await?;
         match &member.what {
-            Waiting::File { new, .. } => self.sync_names(&directory.target, &new.file).await?,
-            Waiting::Named => self.sync(&directory.target, SyncReach::File).await?,
+            Waiting::File { new, .. } => self.sync_names(&target, &new.file).await?,
+            Waiting::Named => self.sync(&target, SyncReach::File).await?,
         }
         // A sync of the file system has covered the directories above.
         if reach == Reach::EachFile { self.sync_names_above(directory).await } else { Ok(()) }
@@ -285,7 +287,17 @@ impl Worker<'_> {
         let mut made = Vec::new();
         let mut at = Some(directory);
         while let Some((directory, above)) = at.and_then(|at| Some((at, at.name_to_sync(all)?))) {
-            self.sync_names(above, &directory.target).await?;
+            self.open_above(directory).await;
+            let target = self.opened_target(directory).await?;
+            match above {
+                NamedIn::File(above) => self.sync_names(above, &target).await?,
+                NamedIn::Directory(above) => {
+                    self.sync_names(&self.opened_target(above).await?, &target).await?;
+                }
+            }
+            if !made.is_empty() {
+                self.park_if_short(directory);
+            }
             made.push(directory);
             at = directory.parent();
         }

@@ -20,7 +20,7 @@ use super::worker::{Labels, Worker};
 use super::{Action, Copied, Durability, EntryKind, Event, FollowLinks, Publication};
 use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::limits::TEMPORARY_ATTEMPTS_MAX;
-use crate::operation::{File, FileKind, FileStatus, Link, Name, Open, Operation, Place, SyncReach};
+use crate::operation::{File, FileKind, FileStatus, Link, Name, Operation, Place, SyncReach};
 
 /// Files of the source that have several names, and what became of each: by device and inode.
 #[derive(Default)]
@@ -55,7 +55,7 @@ pub(super) struct Anchor(Mutex<Base>);
 enum Base {
     /// It is held open.
     Open(File),
-    /// It was published, under this path below another.
+    /// It is found, or was published, under this path below another.
     Below(Arc<Anchor>, Vec<u8>),
 }
 
@@ -114,6 +114,11 @@ impl Anchor {
         Arc::new(Self(Mutex::new(Base::Open(directory.clone()))))
     }
 
+    /// A directory in a deep tree, which is not held open.
+    pub(super) fn below(above: Arc<Self>, path: Vec<u8>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Base::Below(above, path))))
+    }
+
     /// A stage was published: its copies are found by the directory above from now on.
     pub(super) fn rebase(&self, above: Arc<Self>, path: Vec<u8>) {
         let base = Base::Below(above, path);
@@ -126,13 +131,16 @@ impl Anchor {
 
     /// A directory that is held open, and the path of a copy below it.
     fn resolve(&self, path: &[u8]) -> (File, Vec<u8>) {
-        let mut path = path.to_vec();
+        let mut ways = vec![path.to_vec()];
         let mut base = self.base();
         loop {
             match base {
-                Base::Open(directory) => return (directory, path),
-                Base::Below(above, name) => {
-                    path = [&name[..], b"/", &path].concat();
+                Base::Open(directory) => {
+                    ways.reverse();
+                    return (directory, ways.join(&b'/'));
+                }
+                Base::Below(above, way) => {
+                    ways.push(way);
                     base = above.base();
                 }
             }
@@ -205,7 +213,7 @@ impl Worker<'_> {
     /// Where a file is that was just copied.
     async fn first(&self, target: &Target, directory: Option<&Arc<Directory>>) -> Option<First> {
         let (anchor, path) = match directory {
-            Some(directory) => directory.anchored(&target.name),
+            Some(directory) => directory.anchored(target.name.as_bytes()),
             None => (Anchor::open(&target.directory), target.name.as_bytes().to_vec()),
         };
         let mut file = None;
@@ -256,9 +264,7 @@ impl Worker<'_> {
         if above == b"." {
             return Ok(Place::at(&anchor, &named(leaf)?));
         }
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        let open = Open::new(Place::at(&anchor, &named(above)?), flags);
-        let directory = self.io.open(open.confined()).await?;
+        let directory = self.open_far(&anchor, above, libc::O_PATH, false).await?;
         Ok(Place::at(&directory, &named(leaf)?))
     }
 

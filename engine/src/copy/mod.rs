@@ -31,6 +31,7 @@ mod operands;
 mod options;
 mod pace;
 mod parents;
+mod parked;
 mod pipeline;
 mod publication;
 mod publish;

@@ -156,7 +156,7 @@ impl Worker<'_> {
     /// The name of a source, in an open directory.
     async fn source_place(&self, labels: &dyn Labels) -> Result<Place, Error> {
         if let Some((directory, name)) = labels.entry() {
-            return Ok(Place::at(&directory.source, &name));
+            return Ok(Place::at(&self.opened_source(&directory).await?, &name));
         }
         let path = labels.source();
         let (above, leaf) = split_path(path.as_os_str().as_bytes());

@@ -20,6 +20,7 @@ use super::directory::{Directory, Entry};
 use super::hard_links::Waiting;
 use super::listing::ListedNames;
 use super::mirror::Root;
+use super::publish::Target;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use crate::buffer::Buffer;
@@ -118,7 +119,10 @@ impl Worker<'_> {
             {
                 self.release(Arc::new(directory)).await;
             }
-            Ok(directory) => self.list(Arc::new(directory), pieces, own).await,
+            Ok(directory) => {
+                self.park_if_short(&parent);
+                self.list(Arc::new(directory), pieces, own).await;
+            }
             Err(error) => {
                 self.fail(&error);
                 self.release(parent).await;
@@ -130,13 +134,22 @@ impl Worker<'_> {
     async fn list(&self, directory: Arc<Directory>, pieces: &Pieces, own: &mut Vec<Piece>) {
         let batch = match &directory.listed {
             Some(listed) => listed.next_batch(),
-            None => self.read_batch(&directory.source).await,
+            None => match self.opened_source(&directory).await {
+                Ok(source) => self.read_batch(&source).await,
+                Err(error) => Err(error),
+            },
         };
+        let mut more = None;
         match batch {
             Ok(batch) => {
                 if !batch.is_last {
                     directory.pending.fetch_add(1, Ordering::Relaxed);
-                    Self::offer(Piece::List(Arc::clone(&directory)), pieces, own);
+                    let piece = Piece::List(Arc::clone(&directory));
+                    // It can't be parked before all its names are known.
+                    match self.are_directories_short() {
+                        true => more = Some(piece),
+                        false => Self::offer(piece, pieces, own),
+                    }
                 }
                 self.finish_batch_elsewhere(&directory).await;
                 for (name, kind) in batch.entries {
@@ -150,6 +163,10 @@ impl Worker<'_> {
                 }
             }
             Err(error) => self.fail(&error.on(directory.source_path())),
+        }
+        match more {
+            Some(piece) => Self::offer(piece, pieces, own),
+            None => self.mark_listed(&directory),
         }
         self.release(directory).await;
     }
@@ -201,8 +218,11 @@ impl Worker<'_> {
         let labels = Entry { directory, name: &name };
         let kind = match kind {
             FileKind::Unknown => {
-                let place = Place::at(&directory.source, &name);
-                match self.io.status_at(place, is_followed).await {
+                let status = match self.opened_source(directory).await {
+                    Ok(source) => self.io.status_at(Place::at(&source, &name), is_followed).await,
+                    Err(error) => Err(error),
+                };
+                match status {
                     Ok(Some(status)) => status.kind,
                     // What can't be looked at may be what the user does not want looked at.
                     _ if self.is_excluded(&labels, false) => return self.exclude(),
@@ -263,12 +283,11 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
-        let target = directory.target_for(name);
-        let place = Place::at(&directory.source, name);
+        let (place, target) = self.places_of(directory, name).await?;
         let Some(target) = self.admit_below(&place, target, labels).await? else { return Ok(()) };
         // Not waiting: what was a file a moment ago may be a FIFO now.
         let flags = libc::O_RDONLY | libc::O_NONBLOCK;
-        let open = Open::new(Place::at(&directory.source, name), flags);
+        let open = Open::new(place, flags);
         let is_followed = self.job.options.links == FollowLinks::Always;
         let open = if is_followed { open } else { open.confined() };
         let source = self.io.open(open).await.map_err(on_source)?;
@@ -282,6 +301,16 @@ impl Worker<'_> {
         self.copy_linked(&status, &target, Some(directory), labels, copy).await
     }
 
+    /// A name in a directory, on both sides.
+    async fn places_of(
+        &self,
+        directory: &Directory,
+        name: &Name,
+    ) -> Result<(Place, Target), Error> {
+        let (source, target) = self.opened_sides(directory).await?;
+        Ok((Place::at(&source, name), directory.target_for(target, name)))
+    }
+
     /// Reads a special file to its end, and waits for one who writes.
     async fn copy_contents_of(
         &self,
@@ -290,8 +319,7 @@ impl Worker<'_> {
         labels: &Entry<'_>,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
-        let target = directory.target_for(name);
-        let place = Place::at(&directory.source, name);
+        let (place, target) = self.places_of(directory, name).await?;
         let admitted = self.admit_below(&place, target, labels).await?;
         let Some(target) = admitted else { return Ok(()) };
         let open = Open::new(place, libc::O_RDONLY);
@@ -310,8 +338,7 @@ impl Worker<'_> {
         labels: &Entry<'_>,
     ) -> Result<(), Error> {
         let on_source = |error: Error| error.on(labels.source());
-        let target = directory.target_for(name);
-        let source = Place::at(&directory.source, name);
+        let (source, target) = self.places_of(directory, name).await?;
         let admitted = self.admit_below(&source, target, labels).await?;
         let Some(target) = admitted else { return Ok(()) };
         let waits = self.will_name_wait(directory).await;
@@ -342,6 +369,7 @@ impl Worker<'_> {
             let next = self.deferred.borrow_mut().pop();
             let Some(Waiting { directory, name, kind }) = next else { return };
             self.copy_entry(&directory, name, kind, pieces, own).await;
+            self.park_if_short(&directory);
             self.release(directory).await;
         }
     }

@@ -12,6 +12,7 @@ use super::fingerprint::Fingerprinter;
 use super::hard_links::{HardLinks, Waiting};
 use super::io::Io;
 use super::manifest::List;
+use super::parked::OpenDirectories;
 use super::temporary::hash;
 use super::throttle::Throttle;
 use super::verdict::Identity;
@@ -46,6 +47,8 @@ pub(super) struct Job<'a> {
     are_stages_forbidden: AtomicBool,
     /// The rate that all workers keep together, if there is one.
     pub(super) throttle: Option<Arc<Throttle>>,
+    /// Directories of trees that are being copied.
+    pub(super) open_directories: OpenDirectories,
     /// Descriptors that files keep open while they wait to be made durable.
     waiting_descriptors: AtomicUsize,
     /// Pairs of devices between which cloning was refused for good, and the answer.
@@ -123,6 +126,7 @@ impl<'a> Job<'a> {
         // A source that is gone can't be copied once more.
         let may_overwrite_own = has_several_sources || options.selection.remove_source_files;
         let throttle = rate.map(|rate| Arc::new(Throttle::new(rate)));
+        let open_directories = OpenDirectories::new(options.open_directories_max);
         Self {
             options,
             observer,
@@ -136,6 +140,7 @@ impl<'a> Job<'a> {
             operands: Mutex::default(),
             are_stages_forbidden: AtomicBool::new(false),
             throttle,
+            open_directories,
             waiting_descriptors: AtomicUsize::new(0),
             unclonable: Mutex::default(),
             magics: Mutex::default(),

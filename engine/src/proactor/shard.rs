@@ -173,7 +173,9 @@ impl Shards {
         work: &'scope (impl Fn() + Sync),
     ) {
         let mut usage = sys::processor_time();
-        let affordable = usize::try_from(sys::open_files_max() / SHARD_FILES).unwrap_or(usize::MAX);
+        // Half of them are for what is not a shard's.
+        let affordable = sys::open_files_max() / 2 / SHARD_FILES;
+        let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
         let count_max = self.count_max.min(affordable);
         while running.load(Ordering::Acquire) > 0 && count < count_max {
             thread::park_timeout(REVIEW_INTERVAL);

@@ -78,6 +78,9 @@ pub struct Options {
     pub small_bytes_max: u32,
     /// From this size on a file is moved in blocks, many in flight.
     pub large_bytes_min: u64,
+    /// How many directories of a tree are kept open before those that are not worked on are closed,
+    /// to be opened again; none for what the process may have open.
+    pub open_directories_max: Option<usize>,
     /// What of the sources is copied, and what becomes of the rest.
     pub selection: Selection,
     /// The mode bits that new files must not have, where the source's mode is not kept.
@@ -144,6 +147,7 @@ impl Default for Options {
             block_bytes: crate::limits::BLOCK_BYTES_DEFAULT,
             small_bytes_max: crate::limits::SMALL_BYTES_MAX,
             large_bytes_min: crate::limits::LARGE_BYTES_MIN,
+            open_directories_max: None,
             selection: Selection::default(),
             umask: 0,
         }
