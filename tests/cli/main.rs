@@ -20,6 +20,7 @@ mod faults;
 mod fidelity;
 mod help;
 mod holes;
+mod huge;
 mod images;
 mod json;
 mod kill;

@@ -440,6 +440,17 @@ impl SimulatedWorld {
         removed.unwrap_or_else(|errno| panic!("can't remove {}: {errno}", path.display()));
     }
 
+    /// Gives a file or a directory another name, as another process would.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be given.
+    pub fn rename(&self, old: impl AsRef<Path>, new: impl AsRef<Path>) {
+        let (old, new) = (old.as_ref(), new.as_ref());
+        let renamed = self.as_root(|world| world.rename(at(old), at(new), false));
+        renamed.unwrap_or_else(|errno| panic!("can't rename {}: {errno}", old.display()));
+    }
+
     /// Changes a regular file as another process would, in the way that the `Source…` fault says;
     /// false if it can't be changed so.
     pub fn change(&self, path: impl AsRef<Path>, fault: Fault, random: &mut Random) -> bool {
