@@ -68,6 +68,8 @@ fn every_call_of_a_copy_is_one_that_the_page_allows() {
         }
         check(&place, options, &["source", "target"], &rows, &mut used, &mut refused);
     }
+    place.make_directory(format!("deep/{}", "d/".repeat(40)));
+    check(&place, &["-a"], &["deep", "deep copy"], &rows, &mut used, &mut refused);
     place.link("big", "source/operand link");
     for (options, target) in [(&[][..], "new file"), (&["--in-place"], "new file")] {
         let operands = ["source/big", target];
@@ -91,8 +93,13 @@ fn check(
     used: &mut BTreeSet<usize>,
     refused: &mut BTreeMap<String, Vec<String>>,
 ) {
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-s", "4096", "-o", "log", "-e", "trace=%file,%desc"]);
+    // Not enough for a deep tree: directories above are closed, and opened again.
+    let (program, limit): (_, &[&str]) = match operands[0] {
+        "deep" => ("prlimit", &["--nofile=64:64", "strace"]),
+        _ => ("strace", &[]),
+    };
+    let mut command = Command::new(program);
+    command.args(limit).args(["-f", "-qq", "-s", "4096", "-o", "log", "-e", "trace=%file,%desc"]);
     command
         .env_remove("LD_LIBRARY_PATH")
         .args([UCP, "--engine=threads"])

@@ -220,7 +220,7 @@ fn memory_does_not_grow_with_the_names_of_a_directory() {
         copy.args(["-a", "source", "many"]).current_dir(place.path(""));
         let mut killed = Background::start(&mut copy);
         until("it has begun", || !stages(place).is_empty() || killed.has_ended());
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_nanos(400) * entries);
         killed.signal(Signal::SIGKILL);
         killed.end();
         assert_eq!(stages(place).len(), 1, "it was killed in the middle");
