@@ -291,6 +291,30 @@ fn what_is_durable_is_told_when_it_is() {
 }
 
 #[test]
+fn each_name_is_told_when_it_is_durable() {
+    let scratch = Scratch::new();
+    scratch.make_directory("d/e");
+    scratch.make_directory("to/d");
+    scratch.write("d/e/a", "text");
+    fs::hard_link(scratch.path("d/e/a"), scratch.path("d/e/b")).unwrap();
+    let done = |words: &[&str]| {
+        let words = [&["--json", "--durable=full"], words].concat();
+        let lines = account(scratch.ucp(words).exits(0));
+        let done = lines.iter().filter(|line| line["event"] == "done");
+        done.map(|line| line["target"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let names = done(&["--parents", "d/e/a", "to"]);
+    // Innermost first: what is done is found by what was made above it.
+    assert_eq!(names, ["to/d/e/a", "to/d/e"]);
+    assert_eq!(done(&["--preserve=links", "d/e/a", "d/e/b", "to"]), ["to/a", "to/b"]);
+    let mut names = done(&["--preserve=links", "d", "to"]);
+    names.sort();
+    assert_eq!(names, ["to/d", "to/d/e", "to/d/e/a", "to/d/e/b"]);
+    assert_eq!(done(&["-l", "d/e/a", "hard"]), ["hard"]);
+    assert_eq!(done(&["-s", "d/e/a", "symbolic"]), ["symbolic"]);
+}
+
+#[test]
 fn what_is_not_copied_is_told_with_its_reason() {
     let scratch = Scratch::new();
     scratch.make_directory("to");

@@ -18,7 +18,7 @@ use nix::libc;
 use super::batch::{Addition, Load, Reach, waits};
 use super::directory::{Directory, Entry, NamedIn};
 use super::file::Written;
-use super::publish::{Made, NewFile};
+use super::publish::{Made, NewFile, Target};
 use super::worker::{Labels, Worker};
 use super::{Done, Durability, Event, Publication};
 use crate::error::Error;
@@ -111,6 +111,31 @@ impl Worker<'_> {
     pub(super) fn name_waits(&self, directory: &Arc<Directory>, name: &Name) {
         let (directory, name) = (Arc::clone(directory), name.clone());
         self.join(Member { directory, name, what: Waiting::Named });
+    }
+
+    /// The same for one more name of a file, or a link to its source.
+    pub(super) async fn will_link_wait(&self, target: &Target, labels: &dyn Labels) -> bool {
+        match labels.entry().filter(|_| labels.may_wait() && !target.is_staged) {
+            Some((directory, _)) => self.will_name_wait(&directory).await,
+            None => false,
+        }
+    }
+
+    /// Puts such a link on stable storage with its name and what it leads to, unless it waits.
+    pub(super) async fn sync_link(&self, target: &Target, waits: bool) -> Result<(), Error> {
+        if self.job.options.durability != Durability::Full || target.is_staged || waits {
+            return Ok(());
+        }
+        self.sync(&target.directory, SyncReach::FileSystem).await
+    }
+
+    /// Has such a link wait, or tells that it is on stable storage.
+    pub(super) fn settle_link(&self, target: &Target, waits: bool, labels: &dyn Labels) {
+        match labels.entry().filter(|_| waits) {
+            Some((directory, name)) => self.name_waits(&directory, &name),
+            None if target.is_staged || !self.job.observer.wants_copies() => {}
+            None => self.tell_done(&labels.target(), false),
+        }
     }
 
     fn join(&self, member: Member) {

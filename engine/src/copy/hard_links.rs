@@ -125,6 +125,11 @@ impl Anchor {
         drop(mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), base));
     }
 
+    /// Whether it is a directory that is held open still: a stage, until it is published.
+    fn is_open(&self) -> bool {
+        matches!(self.base(), Base::Open(_))
+    }
+
     fn base(&self) -> Base {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -235,6 +240,7 @@ impl Worker<'_> {
         target: &Target,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        let waits = self.will_link_wait(target, labels).await;
         let from = self.find_first(first).await?;
         let place = Place::at(&target.directory, &target.name);
         let publication = if target.is_staged {
@@ -244,6 +250,7 @@ impl Worker<'_> {
         } else {
             self.link_in_the_open(first, source, &from, target, labels).await?
         };
+        self.sync_link(target, waits).await?;
         self.list_link_in_manifest(source, labels);
         self.summary.borrow_mut().hard_links += 1;
         if self.job.observer.wants_copies() {
@@ -253,6 +260,7 @@ impl Worker<'_> {
             let copied = Copied { action, publication, ..Copied::new(&from, &to, kind) };
             self.job.observer.on_event(&Event::Copied(&copied));
         }
+        self.settle_link(target, waits, labels);
         Ok(())
     }
 
@@ -290,6 +298,11 @@ impl Worker<'_> {
             Self::check_seen(target, Some(standing), labels)?;
             self.back_up(target).await?;
         }
+        let is_in_stage = first.file.is_none() && first.anchor.is_open();
+        if is_in_stage && self.job.options.durability != Durability::None {
+            // What is in a stage is put on the disk with it, and this name would be there before.
+            self.sync(&target.directory, SyncReach::FileSystem).await?;
+        }
         for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
             let name = Name::new(temporary_name(target.name.as_bytes(), self.salt(attempt)))
                 .map_err(|errno| Error::from_errno("make link", errno))?;
@@ -308,9 +321,6 @@ impl Worker<'_> {
                 self.io.remove(&target.directory, &name, false).await;
             }
             named?;
-            if target.is_operand && self.job.options.durability == Durability::Full {
-                self.sync(&target.directory, SyncReach::File).await?;
-            }
             let is_new = standing.is_none();
             return Ok(if is_new { Publication::New } else { Publication::Replaced });
         }

@@ -23,6 +23,7 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let started = self.started();
+        let waits = self.will_link_wait(target, labels).await;
         let existing = &self.job.options.existing;
         let is_symbolic = existing.make == Make::SymbolicLink;
         let made = if is_symbolic {
@@ -51,8 +52,10 @@ impl Worker<'_> {
             }
         };
         self.remember_made(&target.directory, &target.name).await;
+        self.sync_link(target, waits).await.map_err(|error| error.on(labels.target()))?;
         let action = if is_symbolic { Action::Made } else { Action::Linked };
         self.tell_link(made, action, started, labels);
+        self.settle_link(target, waits, labels);
         Ok(())
     }
 

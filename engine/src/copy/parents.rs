@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nix::libc;
 
+use super::Durability;
 use super::directory::Directory;
 use super::publish::split_path;
 use super::worker::Worker;
@@ -57,6 +58,13 @@ impl Worker<'_> {
                     let name = Name::new(part).map_err(|e| Error::from_errno("open", e))?;
                     self.descend(&mut depth, &name, parents).await?;
                 }
+            }
+        }
+        if self.job.options.durability == Durability::Full {
+            // Whatever is done below them is found by them.
+            for directory in &parents.0 {
+                let synced = self.sync_names_above(directory).await;
+                synced.map_err(|error| error.on(directory.target_path()))?;
             }
         }
         Ok((depth.target, depth.target_path))

@@ -36,7 +36,7 @@ impl Worker<'_> {
         }
         let on_target = |error: Error| error.on(labels.target());
         if self.job.options.parents {
-            // The directories above the operand are made durable in the end only.
+            // Directories above the operand that were there may be those of a run that was killed.
             self.sync(&new.file, SyncReach::FileSystem).await.map_err(on_target)?;
         }
         // Another source may be written into the same file, by another of its names.
