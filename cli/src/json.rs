@@ -153,6 +153,8 @@ struct CopiedLine<'a> {
     shared: Option<bool>,
     publication: &'static str,
     publication_reason: Option<&'static str>,
+    #[serde(flatten)]
+    backup: Backup<'a>,
     data_path: Option<&'static str>,
     data_path_reason: Option<&'static str>,
     fell_back: Vec<FellBackItem>,
@@ -294,6 +296,9 @@ struct FailedLine<'a> {
     message: String,
 }
 
+/// Where what stood there before is kept: as text, in base64, or null.
+struct Backup<'a>(Option<&'a Path>);
+
 /// A name that may be missing: then both are, and `path` is null.
 pub(crate) struct NamedPath<'a> {
     path: Option<&'a str>,
@@ -365,6 +370,7 @@ impl<'a> CopiedLine<'a> {
                 Publication::InPlace(reason) => Some(reason),
                 _ => None,
             },
+            backup: Backup(copied.backup),
             data_path: copied.path.map(|path| path.name()),
             data_path_reason: copied.path_reason.map(|reason| reason.name()),
             fell_back: copied.fell_back.iter().map(FellBackItem::of).collect(),
@@ -401,6 +407,15 @@ impl Serialize for NamedPath<'_> {
         match &self.path_base64 {
             Some(bytes) => serializer.collect_map([("path_base64", bytes)]),
             None => serializer.collect_map([("path", self.path)]),
+        }
+    }
+}
+
+impl Serialize for Backup<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.map(name) {
+            Some((None, bytes)) => serializer.collect_map([("backup_base64", bytes)]),
+            text => serializer.collect_map([("backup", text.and_then(|(text, _)| text))]),
         }
     }
 }

@@ -291,6 +291,33 @@ fn what_is_durable_is_told_when_it_is() {
 }
 
 #[test]
+fn what_is_kept_of_an_old_file_is_told() {
+    let scratch = Scratch::new();
+    scratch.make_directory("to");
+    scratch.write("a", "first");
+    scratch.link("a", "link");
+    fs::hard_link(scratch.path("a"), scratch.path("b")).unwrap();
+    let words = ["--json", "-d", "--backup=numbered", "a", "b", "link", "to"];
+    let lines = account(scratch.ucp(words).exits(0));
+    for name in ["a", "b", "link"] {
+        assert_eq!(only(&lines, "source", name)["backup"], Value::Null);
+    }
+    let lines = account(scratch.ucp(words).exits(0));
+    for name in ["a", "link"] {
+        let want = format!("to/{name}.~1~");
+        assert_eq!(only(&lines, "source", name)["backup"], want);
+        assert!(scratch.exists(&want), "{want}");
+    }
+    // One more name of the new file, in the place of one of the old.
+    assert_eq!(only(&lines, "source", "b")["backup"], "to/b.~1~");
+    let name = OsStr::from_bytes(b"a\xff");
+    scratch.write(name, "x");
+    let words = [OsStr::new("--json"), OsStr::new("-b"), name, OsStr::new("to")];
+    assert_eq!(account(scratch.ucp(words).exits(0))[0]["backup"], Value::Null);
+    assert_eq!(account(scratch.ucp(words).exits(0))[0]["backup_base64"], "dG8vYf9+");
+}
+
+#[test]
 fn each_name_is_told_when_it_is_durable() {
     let scratch = Scratch::new();
     scratch.make_directory("d/e");

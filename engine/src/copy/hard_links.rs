@@ -243,10 +243,10 @@ impl Worker<'_> {
         let waits = self.will_link_wait(target, labels).await;
         let from = self.find_first(first).await?;
         let place = Place::at(&target.directory, &target.name);
-        let publication = if target.is_staged {
+        let (publication, backup) = if target.is_staged {
             let link = Link { source: from, target: place, follow: false };
             self.io.perform(Operation::Link(link)).await?;
-            Publication::Staged
+            (Publication::Staged, None)
         } else {
             self.link_in_the_open(first, source, &from, target, labels).await?
         };
@@ -257,7 +257,9 @@ impl Worker<'_> {
             let (from, to) = (labels.source(), labels.target());
             let kind = EntryKind::of(source.kind);
             let action = Action::Linked;
-            let copied = Copied { action, publication, ..Copied::new(&from, &to, kind) };
+            let backup = backup.map(|name| to.with_file_name(name.as_os_str()));
+            let backup = backup.as_deref();
+            let copied = Copied { action, publication, backup, ..Copied::new(&from, &to, kind) };
             self.job.observer.on_event(&Event::Copied(&copied));
         }
         self.settle_link(target, waits, labels);
@@ -277,6 +279,7 @@ impl Worker<'_> {
     }
 
     /// Links under a temporary name first: what is linked is looked at before it gets its name.
+    /// Returns where what stood there is kept, too.
     async fn link_in_the_open(
         &self,
         first: &First,
@@ -284,19 +287,20 @@ impl Worker<'_> {
         from: &Place,
         target: &Target,
         labels: &dyn Labels,
-    ) -> Result<Publication, Error> {
+    ) -> Result<(Publication, Option<Name>), Error> {
         let place = Place::at(&target.directory, &target.name);
+        let mut backup = None;
         let standing = self.io.status_at(place.clone(), false).await?;
         if let Some(standing) = &standing {
             if first.file == Some((standing.device, standing.inode)) {
-                return Ok(Publication::Existing);
+                return Ok((Publication::Existing, None));
             }
             if standing.kind == FileKind::Directory {
                 return Err(refused(Refusal::FileOntoDirectory, labels));
             }
             self.check_overwrite(source, standing, target, labels)?;
             Self::check_seen(target, Some(standing), labels)?;
-            self.back_up(target).await?;
+            backup = self.back_up(target).await?;
         }
         let is_in_stage = first.file.is_none() && first.anchor.is_open();
         if is_in_stage && self.job.options.durability != Durability::None {
@@ -322,7 +326,7 @@ impl Worker<'_> {
             }
             named?;
             let is_new = standing.is_none();
-            return Ok(if is_new { Publication::New } else { Publication::Replaced });
+            return Ok((if is_new { Publication::New } else { Publication::Replaced }, backup));
         }
         Err(Error::from_errno("make link", Errno::EEXIST))
     }
