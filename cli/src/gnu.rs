@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use ucp_engine::copy::{self, BackupStyle, Copied, DataPath};
+use ucp_engine::copy::{self, Attempt, BackupStyle, Copied, DataPath, HoleSearch, PathReason};
 use ucp_engine::{Errno, Error, Refusal};
 
 use crate::args::CopyArguments;
@@ -57,15 +57,28 @@ pub(crate) fn apply_promises(options: &mut copy::Options) {
     options.existing.merge_created = true;
 }
 
-/// How a file was copied, as `cp --debug` says it; with a line feed before it.
+/// How a file was copied, as `cp --debug` says it (coreutils 9.2 and later; `src/copy.c`,
+/// `emit_debug`); with a line feed before it.
 pub(crate) fn debug_line(copied: &Copied<'_>) -> String {
     let Some(path) = copied.path else { return String::new() };
+    if copied.path_reason == Some(PathReason::AttributesOnly) {
+        return String::new();
+    }
+    let was_refused = copied.fell_back.iter().any(|it| it.from == Attempt::Clone);
     let (offload, reflink) = match path {
         DataPath::Clone => ("unknown", "yes"),
         DataPath::CopyRange => ("yes", "unsupported"),
-        _ => ("avoided", "no"),
+        _ => ("avoided", if was_refused { "unsupported" } else { "no" }),
     };
-    format!("\ncopy offload: {offload}, reflink: {reflink}, sparse detection: no")
+    let sparse = match copied.hole_search {
+        _ if path == DataPath::CopyRange => "no",
+        None => "unknown",
+        Some(HoleSearch::None) => "no",
+        Some(HoleSearch::Map) => "SEEK_HOLE",
+        Some(HoleSearch::Zeros) => "zeros",
+        Some(HoleSearch::MapAndZeros) => "SEEK_HOLE + zeros",
+    };
+    format!("\ncopy offload: {offload}, reflink: {reflink}, sparse detection: {sparse}")
 }
 
 /// A failure in GNU's words.

@@ -176,3 +176,42 @@ fn a_full_disk_is_told_and_leaves_nothing() {
         });
     }
 }
+
+#[test]
+fn how_holes_were_looked_for_is_told_in_the_words_of_cp() {
+    require_root!();
+    let check = |place: &Scratch, words: &[&str], source: &str, want: &str| {
+        let words = [words, &["--debug", source, "copy"]].concat();
+        let want = format!("'{source}' -> 'copy'\ncopy offload: {want}\n");
+        assert_eq!(place.ucp(&words).exits(0).stdout(), want, "{words:?}");
+    };
+    let make = |place: &Scratch| {
+        make_sparse(&place.path("sparse"), 200_000, &[(65_536, 5000)]);
+        place.write("dense", bytes(17 * MIB, 1));
+        place.write("copy", "");
+    };
+    on_file_system("ext4", 64 << 20, |place| {
+        make(place);
+        let cases = [
+            (
+                "--sparse=auto",
+                "sparse",
+                "avoided, reflink: no, sparse detection: SEEK_HOLE + zeros",
+            ),
+            ("--sparse=auto", "dense", "avoided, reflink: unsupported, sparse detection: no"),
+            ("--sparse=always", "dense", "avoided, reflink: no, sparse detection: zeros"),
+            ("--sparse=never", "sparse", "avoided, reflink: no, sparse detection: no"),
+        ];
+        for (option, source, want) in cases {
+            check(place, &[option], source, want);
+        }
+        let ran = place.ucp(["--debug", "--attributes-only", "dense", "copy"]);
+        assert_eq!(ran.exits(0).stdout(), "'dense' -> 'copy'\n");
+    });
+    on_file_system("btrfs", 512 << 20, |place| {
+        make(place);
+        check(place, &[], "dense", "unknown, reflink: yes, sparse detection: unknown");
+        let want = "avoided, reflink: no, sparse detection: no";
+        check(place, &["--reflink=never"], "dense", want);
+    });
+}

@@ -151,6 +151,9 @@ pub struct Copied<'a> {
     pub bytes: u64,
     /// How many of them are holes in the target; none if that is not known.
     pub holes_bytes: Option<u64>,
+    /// How holes were looked for in the source; none where the file system made the copy, and
+    /// without data.
+    pub hole_search: Option<HoleSearch>,
     /// Whether its extents are shared with the source's; none if that is not known.
     pub is_shared: Option<bool>,
     /// The digest of its bytes, or why there is none.
@@ -222,6 +225,19 @@ pub enum Verified {
     Device,
     /// With the page cache, where there is no device to read from.
     Cache,
+}
+
+/// How holes were looked for in a source.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HoleSearch {
+    /// Not at all: every byte was written.
+    None,
+    /// By the file system's map (SEEK_HOLE).
+    Map,
+    /// What was read and is only zeros was left out.
+    Zeros,
+    /// By the map, and in what that says is data, by its zeros.
+    MapAndZeros,
 }
 
 /// A target that no power cut takes away any more.
@@ -403,6 +419,7 @@ impl<'a> Copied<'a> {
             publication: Publication::New,
             bytes: 0,
             holes_bytes: None,
+            hole_search: None,
             is_shared: None,
             digest: Err(match kind {
                 EntryKind::File => "not asked for",

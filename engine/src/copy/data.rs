@@ -14,7 +14,7 @@ use super::segments::Segment;
 use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
 use super::zeros::leave_out;
-use super::{Attempt, DataPath, FellBack, PathReason, PipelineMode, Reflink, Verified};
+use super::{Attempt, DataPath, FellBack, HoleSearch, PathReason, PipelineMode, Reflink, Verified};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::COPY_RANGE_BYTES_MAX;
 use crate::operation::{
@@ -38,6 +38,8 @@ pub(super) struct Moved {
     pub(super) bytes: u64,
     /// How much of it was left out, so that it is a hole.
     pub(super) hole_bytes: u64,
+    /// How holes were looked for; none where the file system made the copy.
+    pub(super) hole_search: Option<HoleSearch>,
     /// What the bytes that passed by came to, where that was wanted and they did.
     pub(super) fingerprint: Option<Box<Fingerprint>>,
     /// The digest of all of them, where that was wanted.
@@ -99,6 +101,7 @@ impl Worker<'_> {
         let bytes_min = self.job.options.large_bytes_min;
         let is_small = size <= bytes_max || new.is_stream();
         let plan = self.plan_holes(source, status, new).await;
+        let search = plan.search();
         let ((path, reason), hole_bytes) = if is_small {
             let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
             let is_small = size <= bytes_max;
@@ -117,7 +120,9 @@ impl Worker<'_> {
         if new.is_in_place() {
             self.cut(target, size, labels).await?;
         }
-        Ok(self.moved((path, reason), fell_back, size, hole_bytes))
+        let moved = self.moved((path, reason), fell_back, size, hole_bytes);
+        let hole_search = moved.hole_search.map(|_| search);
+        Ok(Moved { hole_search, ..moved })
     }
 
     fn moved(
@@ -129,8 +134,19 @@ impl Worker<'_> {
     ) -> Moved {
         let is_seen = !matches!(path, DataPath::Clone | DataPath::CopyRange);
         let fingerprint = self.end_hashing(bytes).filter(|_| is_seen).map(Box::new);
+        let hole_search = is_seen.then_some(HoleSearch::None);
         let (digest, verified) = (None, None);
-        Moved { path, reason, fell_back, bytes, hole_bytes, fingerprint, digest, verified }
+        Moved {
+            path,
+            reason,
+            fell_back,
+            bytes,
+            hole_bytes,
+            hole_search,
+            fingerprint,
+            digest,
+            verified,
+        }
     }
 
     /// Whether it is a setting or a figure of the kernel: each is said to be a page long, and most

@@ -9,7 +9,7 @@
 //! Of what is read, blocks of zeros become holes. So does GNU cp 9.1, but for the last column: cp
 //! trusts every map.
 
-use super::Holes;
+use super::{HoleSearch, Holes};
 
 /// How the holes of one file are found, and so which are made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,6 +38,16 @@ impl HolePlan {
             Holes::Never => Self::DENSE,
             Holes::Always => Self { follows_map, finds_zeros: true, writes_zeros: false },
             Holes::Auto => Self { follows_map, finds_zeros: is_sparse, writes_zeros: false },
+        }
+    }
+
+    /// The same, as it is told.
+    pub(super) fn search(self) -> HoleSearch {
+        match (self.follows_map, self.finds_zeros) {
+            (false, false) => HoleSearch::None,
+            (true, false) => HoleSearch::Map,
+            (false, true) => HoleSearch::Zeros,
+            (true, true) => HoleSearch::MapAndZeros,
         }
     }
 
