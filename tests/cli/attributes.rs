@@ -8,6 +8,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ucp_engine::copy::{self, Cancellation, Context, Keep, Progress, Request, Stage};
+
 use super::support::{Scratch, UCP, bytes, leftovers, on_file_system, run, set_times};
 
 /// All that a copy should have: one line a name.
@@ -328,4 +330,51 @@ fn what_only_selinux_has_is_told_as_cp_tells_it() {
     ran.exits(0).says(&["warning: ignoring --context; it requires an SELinux-enabled kernel"]);
     let words = "cannot preserve security context without an SELinux-enabled kernel";
     scratch.ucp(["--preserve=context", "a", "b"]).exits(2).says(&[words]);
+}
+
+/// Without SELinux a context is an attribute as any other, which only root may write: what the
+/// engine does about it can be seen all the same.
+#[test]
+fn a_context_is_kept_set_or_left_to_the_system() {
+    require_root!();
+    const NAME: &str = "security.selinux";
+    if Path::new("/sys/fs/selinux/status").exists() {
+        return;
+    }
+    on_file_system("ext4", 64 << 20, |place| {
+        place.make_directory("tree");
+        place.write("tree/file", "text");
+        place.link("file", "tree/link");
+        let of = |name: &str| xattr::get(place.path(name), NAME).unwrap();
+        let old: &[u8] = b"user_u:object_r:old_t:s0\0";
+        for name in ["tree", "tree/file", "tree/link"] {
+            xattr::set(place.path(name), NAME, old).unwrap();
+        }
+        let new: &[u8] = b"user_u:object_r:new_t:s0\0";
+        let cases = [
+            (Context::AsAttributes, Keep::No, None),
+            (Context::AsAttributes, Keep::Silently, Some(old)),
+            (Context::Fresh, Keep::No, None),
+            (Context::Fresh, Keep::Silently, None),
+            (Context::Keep(Keep::Required), Keep::No, Some(old)),
+            (Context::Set(new.to_vec()), Keep::No, Some(new)),
+            (Context::Set(new.to_vec()), Keep::Silently, Some(new)),
+        ];
+        for (context, attributes, want) in cases {
+            for stage in [Stage::Auto, Stage::Never] {
+                let _ = fs::remove_dir_all(place.path("copy"));
+                let mut request = Request::new([place.path("tree")], place.path("copy"));
+                request.options.stage = stage;
+                request.options.preserve.attributes = attributes;
+                request.options.preserve.context = context.clone();
+                let (progress, cancellation) = (Progress::default(), Cancellation::default());
+                let summary = copy::copy(&request, &(), &progress, &cancellation).unwrap();
+                assert_eq!(summary.failed, 0, "{context:?}");
+                for name in ["copy", "copy/file", "copy/link"] {
+                    let got = of(name);
+                    assert_eq!(got.as_deref(), want, "{name}: {context:?}, {attributes:?}");
+                }
+            }
+        }
+    });
 }

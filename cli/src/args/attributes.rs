@@ -200,11 +200,12 @@ impl Sum {
                 preserve.context = Context::Set(context);
                 None
             }
-            Some(None) => {
+            Some(None) if has_selinux => {
                 preserve.context = Context::Fresh;
                 None
             }
-            None => None,
+            // As cp: without SELinux a context is an attribute like others.
+            Some(None) | None => None,
         };
         Ok((preserve, warning))
     }
@@ -237,7 +238,7 @@ impl Args for Words {
                         timestamps, links (hard ones), xattr, context, all [without a list: mode,\
                         ownership,timestamps; default: mode bits and timestamps]";
         let context =
-            "Give new files this SELinux context, or the one that is the system's default";
+            "Give new files this SELinux context, or the one that the kernel gives them";
         command
             .arg(flag("archive", 'a', archive).long("archive"))
             .arg(flag("usual", 'p', usual))
@@ -401,9 +402,15 @@ mod tests {
         assert_eq!((kept.context, warning), (Context::Keep(Keep::Required), None));
         let words = Words(vec![Word::Context(Some(b"a:b:c".to_vec()))]);
         let (kept, warning) = words.sum(Preserve::default(), false).finish(false).unwrap();
-        assert_eq!((kept.context, warning.is_some()), (Context::Fresh, true));
+        assert_eq!((kept.context, warning.is_some()), (Context::AsAttributes, true));
         let (kept, _) = words.sum(Preserve::default(), true).finish(true).unwrap();
         assert_eq!(kept.context, Context::Set(b"a:b:c\0".to_vec()));
+        let words = Words(vec![Word::Archive, Word::Context(None)]);
+        for (has_selinux, want) in [(true, Context::Fresh), (false, Context::AsAttributes)] {
+            let (kept, warning) =
+                words.sum(Preserve::default(), has_selinux).finish(has_selinux).unwrap();
+            assert_eq!((kept.context, warning), (want, None), "with SELinux: {has_selinux}");
+        }
     }
 
     #[test]

@@ -169,9 +169,9 @@ impl Worker<'_> {
                     continue;
                 }
                 Attribute::Context => match &preserve.context {
-                    Context::Fresh => preserve.attributes,
+                    Context::AsAttributes => preserve.attributes,
                     Context::Keep(keep) => *keep,
-                    Context::Set(_) => continue,
+                    Context::Fresh | Context::Set(_) => continue,
                 },
                 Attribute::Capability if owner != Owner::Kept && !preserve.lends_rights => continue,
                 Attribute::Capability | Attribute::Plain => preserve.attributes,

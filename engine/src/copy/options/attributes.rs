@@ -57,8 +57,10 @@ pub enum Keep {
 /// What becomes of the security context of SELinux.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Context {
-    /// New files get what the kernel gives them.
+    /// Nobody asked: the source's goes with its other extended attributes, where those are kept.
     #[default]
+    AsAttributes,
+    /// What the kernel gives new files, whatever else is kept of their sources (`-Z`).
     Fresh,
     /// The source's.
     Keep(Keep),
