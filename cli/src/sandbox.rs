@@ -4,7 +4,8 @@
 //! was exchanged would have it do: the restriction is the process's, so it covers every thread and
 //! every worker of a ring that is started afterwards. It covers opening, making, removing, renaming
 //! and cutting files, TCP, and signals to others; it does not cover asking for a status, changing
-//! owner, mode, times or attributes of a file that is named, and what was open before.
+//! owner, mode, times or attributes of a file that is named, and what was open before
+//! (`docs/access.md` says more).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -237,8 +237,7 @@ impl Args for Words {
         let preserve = "Keep these of each file: mode (with access control lists), ownership, \
                         timestamps, links (hard ones), xattr, context, all [without a list: mode,\
                         ownership,timestamps; default: mode bits and timestamps]";
-        let context =
-            "Give new files this SELinux context, or the one that the kernel gives them";
+        let context = "Give new files this SELinux context, or the one that the kernel gives them";
         command
             .arg(flag("archive", 'a', archive).long("archive"))
             .arg(flag("usual", 'p', usual))

@@ -7,6 +7,11 @@ use ucp_engine::copy;
 
 use super::path;
 
+/// `--sandbox`, with what it does not cover; `docs/access.md` says more.
+const SANDBOX: &str = "Give up all files but the sources and the target's place before anything is \
+    done (Landlock). Not covered: asking for the status of other files, changing their owner, \
+    mode, times or attributes, and what was open before";
+
 /// What is promised about targets.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Safety")]
@@ -29,7 +34,7 @@ pub(crate) struct Safety {
     #[arg(long)]
     pub(crate) no_resume: bool,
     /// Give up all files but the sources and the target's place before anything is done (Landlock)
-    #[arg(long)]
+    #[arg(long, long_help = SANDBOX)]
     pub(crate) sandbox: bool,
 }
 
