@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 
+use super::json;
 use super::support::{Injector, Ran, Scratch, bytes, leftovers};
 
 /// Files of several reads: one buffer at a time, and many blocks in flight.
@@ -109,7 +110,10 @@ fn a_full_disk_at_every_write_leaves_the_old_file() {
 }
 
 /// Changes the source at one read, and gives how the copy ended each time.
-fn change_at_every_read(change: fn(&File, &Contents), check: impl Fn(&Scratch, &Ran, &Contents)) {
+fn change_at_every_read(
+    change: impl Fn(&File, &Contents) + Copy + Send + 'static,
+    check: impl Fn(&Scratch, &Ran, &Contents),
+) {
     each_way(|place, options, contents| {
         for number in 0.. {
             place.write("source", &contents.before);
@@ -136,14 +140,17 @@ fn change_at_every_read(change: fn(&File, &Contents), check: impl Fn(&Scratch, &
 #[test]
 fn a_source_that_shrinks_at_any_read_is_copied_as_it_is_then() {
     require_injector!();
-    let shrink = |file: &File, contents: &Contents| {
-        file.set_len(contents.before.len() as u64 / 3).unwrap();
-    };
-    change_at_every_read(shrink, |place, ran, contents| {
-        ran.exits(0);
-        let now = &contents.before[..contents.before.len() / 3];
-        assert!(place.read("target") == now, "it is the file as it is now");
-    });
+    let lengths: [fn(usize) -> usize; 4] = [|_| 0, |_| 1, |size| size / 3, |size| size / 2];
+    for length in lengths {
+        let shrink = move |file: &File, contents: &Contents| {
+            file.set_len(length(contents.before.len()) as u64).unwrap();
+        };
+        change_at_every_read(shrink, |place, ran, contents| {
+            ran.exits(0);
+            let now = &contents.before[..length(contents.before.len())];
+            assert!(place.read("target") == now, "it is the file as it is now");
+        });
+    }
 }
 
 #[test]
@@ -155,6 +162,35 @@ fn a_source_that_is_rewritten_at_any_read_is_copied_whole() {
     change_at_every_read(rewrite, |place, ran, contents| {
         ran.exits(0);
         assert!(place.read("target") == *contents.after, "nothing of the old file is in it");
+    });
+}
+
+#[test]
+fn a_source_that_is_rewritten_with_its_time_set_back_is_copied_whole() {
+    require_injector!();
+    let rewrite = |file: &File, contents: &Contents| {
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(&contents.after, 0).unwrap();
+        file.set_modified(modified).unwrap();
+    };
+    change_at_every_read(rewrite, |place, ran, contents| {
+        ran.exits(0);
+        assert!(place.read("target") == *contents.after, "nothing of the old file is in it");
+    });
+}
+
+#[test]
+fn a_source_that_is_rewritten_and_grows_at_any_read_is_copied_whole() {
+    require_injector!();
+    let rewrite = |file: &File, contents: &Contents| {
+        file.write_all_at(&contents.after, 0).unwrap();
+        file.write_all_at(b"more", contents.after.len() as u64).unwrap();
+    };
+    change_at_every_read(rewrite, |place, ran, contents| {
+        ran.exits(0);
+        let copy = place.read("target");
+        let copy = copy.strip_suffix(b"more").unwrap_or(&copy);
+        assert!(copy == &*contents.after, "nothing of the old file is in it");
     });
 }
 
@@ -189,4 +225,73 @@ fn a_source_that_is_rewritten_at_every_read_is_given_up() {
         assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new());
         fs::remove_file(place.path("target")).unwrap();
     });
+}
+
+#[test]
+fn a_source_that_is_rewritten_and_grows_at_every_read_is_given_up() {
+    require_injector!();
+    each_way(|place, options, _| {
+        place.write("target", "old");
+        let mut seed = 2;
+        let injector = Injector::start(&place.path("source"), move |access| {
+            seed += 1;
+            access.file.write_all_at(&bytes(4096, seed), 0).unwrap();
+            let end = access.file.metadata().unwrap().len();
+            access.file.write_all_at(b"more", end).unwrap();
+            Ok(())
+        });
+        let ran = place.ucp(words(options));
+        drop(injector);
+        ran.exits(9).says(&["source", "changed while it was copied"]);
+        assert_eq!(place.read("target"), b"old");
+        assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new());
+    });
+}
+
+#[test]
+fn what_is_changed_at_every_read_is_published_and_marked_where_that_is_allowed() {
+    require_injector!();
+    // Rewritten, and shorter each time.
+    let changes: [fn(&File, u32); 2] = [
+        |file, seed| file.write_all_at(&bytes(4096, seed.into()), 0).unwrap(),
+        |file, _| file.set_len(file.metadata().unwrap().len() - 1000).unwrap(),
+    ];
+    for change in changes {
+        each_way(|place, options, _| {
+            place.write("target", "old");
+            let injector = Injector::start(&place.path("source"), move |access| {
+                change(access.file, access.number + 3);
+                Ok(())
+            });
+            let ran = place.ucp(words(&[options, &["--allow-changed", "--json"]].concat()));
+            drop(injector);
+            ran.exits(0).says(&["warning: source", "changed while it was copied"]);
+            let mut lines = ran.stdout().lines().map(json::check_line);
+            let copied = lines.find(|line| line["event"] == "copied").unwrap();
+            assert_eq!(copied["source_changed"], true, "{ran:?}");
+            let length = place.read("target").len();
+            assert_eq!(copied["bytes"], length);
+            assert!(length > 4096, "{options:?}: {length} bytes");
+            assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new());
+        });
+    }
+    let place = Scratch::new();
+    place.write("source", "text");
+    let ran = place.ucp(["--allow-changed", "--json", "source", "target"]);
+    assert!(ran.exits(0).stdout().contains("\"source_changed\":false"));
+}
+
+#[test]
+fn a_source_whose_copy_is_marked_is_not_removed() {
+    require_injector!();
+    let place = Scratch::new();
+    place.write("source", bytes(SIZES[0], 1));
+    let injector = Injector::start(&place.path("source"), |access| {
+        access.file.write_all_at(&bytes(4096, u64::from(access.number) + 2), 0).unwrap();
+        Ok(())
+    });
+    let ran = place.ucp(["--allow-changed", "--remove-source-files", "source", "target"]);
+    drop(injector);
+    ran.exits(0).says(&["changed while it was copied"]);
+    assert!(place.exists("source") && place.exists("target"));
 }

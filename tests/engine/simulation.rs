@@ -749,3 +749,74 @@ fn a_source_that_shrinks_while_it_is_read_directly_is_copied_again() {
     }
     assert!(times_again > 10, "it shrank {times_again} times");
 }
+
+/// Copies a file that is rewritten and grows at some moments; says whether the copy was marked.
+fn copy_changing(
+    allow_changed: bool,
+    large_bytes_min: u64,
+    moments: impl Iterator<Item = u64>,
+) -> (Summary, SimulatedWorld, bool) {
+    let world = SimulatedWorld::new();
+    world.add_file("/source", vec![7; 90_000]);
+    world.add_file("/target", "old");
+    let mut plan = FaultPlan::none();
+    for moment in moments {
+        plan = plan.call_after(moment, move |world: &SimulatedWorld| {
+            let mut random = Random::new(moment);
+            assert!(world.change("/source", Fault::SourceRewritten, &mut random));
+            assert!(world.change("/source", Fault::SourceGrown, &mut random));
+        });
+    }
+    let mut request = Request::new(["/source"], "/target");
+    let options = &mut request.options;
+    (options.reflink, options.allow_changed) = (Reflink::Never, allow_changed);
+    (options.small_bytes_max, options.block_bytes) = (4096, 4096);
+    options.large_bytes_min = large_bytes_min;
+    let proactor = Proactor::new(Box::new(SimulatedProcessor::new(1, 64, &world, plan)));
+    let marked = Marked::default();
+    let copied =
+        copy_on(&proactor, &request, &marked, &Progress::default(), &Cancellation::default());
+    let is_marked = *marked.0.lock().unwrap();
+    (copied.unwrap(), world, is_marked)
+}
+
+#[derive(Default)]
+struct Marked(Mutex<bool>);
+
+impl Observer for Marked {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Copied(copied) = event {
+            *self.0.lock().unwrap() = copied.is_of_changed;
+        }
+    }
+}
+
+#[test]
+fn a_source_that_is_rewritten_and_grows_is_never_published_torn() {
+    for large_bytes_min in [1, 1 << 20] {
+        let mut again = 0;
+        for moment in 0..200 {
+            let once = std::iter::once(moment);
+            let (summary, world, is_marked) = copy_changing(false, large_bytes_min, once);
+            assert_eq!((summary.failed, is_marked), (0, false), "after {moment} operations");
+            let (now, copy) = (world.read("/source").unwrap(), world.read("/target").unwrap());
+            let is_old = copy == vec![7; 90_000];
+            let is_new = copy == now || copy == now[..90_000];
+            assert!(is_old || is_new, "the copy is torn after {moment} operations");
+            again += u32::from(is_new);
+        }
+        assert!(again > 20, "it was copied again {again} times");
+    }
+}
+
+#[test]
+fn a_source_that_never_stands_still_is_discarded_or_marked() {
+    for large_bytes_min in [1, 1 << 20] {
+        let (summary, world, _) = copy_changing(false, large_bytes_min, 0..2000);
+        assert_eq!(summary.failure, Some(ErrorKind::SourceChanged));
+        assert_eq!(world.read("/target").as_deref(), Some(b"old".as_slice()));
+        let (summary, world, is_marked) = copy_changing(true, large_bytes_min, 0..2000);
+        assert_eq!((summary.failed, is_marked), (0, true));
+        assert!(world.read("/target").unwrap().len() >= 90_000);
+    }
+}

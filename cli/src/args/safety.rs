@@ -30,6 +30,9 @@ pub(crate) struct Safety {
     /// Write over this block device, even if it is in use or holds something: repeat TARGET's name
     #[arg(long, value_name = "DEVICE", value_parser = path())]
     pub(crate) destroy_data: Vec<PathBuf>,
+    /// Publish also what was changed while it was copied, twice; it is said, and marked in --json
+    #[arg(long)]
+    pub(crate) allow_changed: bool,
     /// Begin again with large files that were interrupted, and keep nothing of one that is
     #[arg(long)]
     pub(crate) no_resume: bool,
@@ -60,6 +63,7 @@ impl Safety {
             Durable::Full => copy::Durability::Full,
         };
         options.in_place = self.in_place;
+        options.allow_changed = self.allow_changed;
         options.destroy_data.clone_from(&self.destroy_data);
         if self.no_resume {
             options.resume = copy::Resume::Never;

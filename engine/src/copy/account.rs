@@ -167,6 +167,9 @@ pub struct Copied<'a> {
     pub backup: Option<&'a Path>,
     /// Whether what stood there before was removed because that was asked for.
     pub removed: bool,
+    /// Whether its source was changed while it was copied, so that it may be of no single moment;
+    /// only where that is allowed.
+    pub is_of_changed: bool,
 }
 
 /// What a copied file is.
@@ -429,6 +432,7 @@ impl<'a> Copied<'a> {
             elapsed: None,
             backup: None,
             removed: false,
+            is_of_changed: false,
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Moved {
     pub(super) digest: Option<Box<crate::digest::Digest>>,
     /// What they were compared with after they were written.
     pub(super) verified: Option<Verified>,
+    /// The source was changed meanwhile, and that is allowed.
+    pub(super) is_of_changed: bool,
 }
 
 /// Which way data went, and why.
@@ -146,6 +148,7 @@ impl Worker<'_> {
             fingerprint,
             digest,
             verified,
+            is_of_changed: false,
         }
     }
 

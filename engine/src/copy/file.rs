@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::data::Moved;
 use super::file_system::tells_at_close;
 use super::journal::Reached;
-use super::publish::{NewFile, Target};
+use super::publish::{Made, NewFile, Target};
 use super::remove_source::is_unchanged;
 use super::worker::{Labels, Worker};
 use super::{
@@ -21,6 +21,17 @@ use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::SOURCE_CHANGED_RETRIES;
 use crate::operation::{Close, File, FileKind, FileStatus, Flush, Operation, SyncReach};
 use crate::units::Moment;
+
+/// What becomes of a copy whose source was changed under it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Changes {
+    /// It is discarded.
+    Refused,
+    /// It is published, and marked.
+    Allowed,
+    /// The same; and nobody looks, as it was changed again and again.
+    Expected,
+}
 
 /// What became of a file that has its bytes and attributes.
 #[derive(Debug)]
@@ -63,16 +74,31 @@ impl Worker<'_> {
         target: &Target,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
+        let allows_changed = self.job.options.allow_changed;
         let mut retries = 0;
         loop {
             let started = self.started();
             let new = self.make_target(target, &status, labels).await?;
             // What a pipe was given can't be taken back.
             let may_retry = !new.is_stream() && retries < SOURCE_CHANGED_RETRIES;
-            match self.copy_once(source, &status, new, started, labels).await {
-                Err(error) if may_retry && error.kind() == ErrorKind::SourceChanged => {
+            let is_last = !may_retry && allows_changed;
+            // One that became shorter twice: its length is what there is.
+            let reads_on = !new.is_stream() && retries == SOURCE_CHANGED_RETRIES && allows_changed;
+            let changes = match (is_last, retries > SOURCE_CHANGED_RETRIES) {
+                (false, _) => Changes::Refused,
+                (true, false) => Changes::Allowed,
+                (true, true) => Changes::Expected,
+            };
+            match self.copy_once(source, &status, new, (started, changes), labels).await {
+                Err(error)
+                    if (may_retry || reads_on) && error.kind() == ErrorKind::SourceChanged =>
+                {
                     retries += 1;
                     status = self.io.status_of(source).await.map_err(|e| e.on(labels.source()))?;
+                    if reads_on {
+                        // So it is read to its end, wherever that is by then.
+                        status.size_bytes = 0;
+                    }
                 }
                 copied => return copied,
             }
@@ -84,13 +110,12 @@ impl Worker<'_> {
         source: &File,
         status: &FileStatus,
         new: NewFile,
-        started: Option<Moment>,
+        (started, changes): (Option<Moment>, Changes),
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        let is_stream = status.kind != FileKind::Regular;
         let waits = self.will_wait(status, &new, labels).await;
-        let (new, moved) = self.fill(source, status, new, labels).await?;
-        let new = match self.complete(source, status, &new, is_stream, labels).await {
+        let (new, mut moved) = self.fill(source, status, new, labels).await?;
+        let new = match self.complete(source, status, (&new, &mut moved), changes, labels).await {
             Ok(()) => new,
             Err(error) => {
                 self.discard(new).await;
@@ -111,8 +136,8 @@ impl Worker<'_> {
             Err(error) if self.may_write_in_place(&new, &error) => {
                 let new = self.reopen_in_place(new, labels).await?;
                 self.job.progress.take_back_bytes(moved.bytes);
-                let (new, moved) = self.fill(source, status, new, labels).await?;
-                self.complete(source, status, &new, is_stream, labels).await?;
+                let (new, mut moved) = self.fill(source, status, new, labels).await?;
+                self.complete(source, status, (&new, &mut moved), changes, labels).await?;
                 let new = self.make_durable(new, false, labels).await?;
                 let publication = self.publish(&new, labels).await?;
                 (new, moved, publication)
@@ -235,6 +260,7 @@ impl Worker<'_> {
                 elapsed,
                 backup: backup.as_deref(),
                 removed: self.has_removed(publication),
+                is_of_changed: moved.is_of_changed,
                 ..Copied::new(source, target, EntryKind::File)
             };
             self.job.observer.on_event(&Event::Copied(&copied));
@@ -242,7 +268,8 @@ impl Worker<'_> {
                 self.tell_done(target, false);
             }
         }
-        if goes {
+        // What may be of no single moment is no copy to stand alone.
+        if goes && !moved.is_of_changed {
             self.remove_source(&status, labels).await;
         }
         Ok(())
@@ -276,6 +303,7 @@ impl Worker<'_> {
                 fingerprint: None,
                 digest: None,
                 verified: None,
+                is_of_changed: false,
             };
             return Ok((new, moved));
         }
@@ -301,36 +329,96 @@ impl Worker<'_> {
         &self,
         source: &File,
         status: &FileStatus,
-        new: &NewFile,
-        is_stream: bool,
+        (new, moved): (&NewFile, &mut Moved),
+        changes: Changes,
         labels: &dyn Labels,
     ) -> Result<(), Error> {
-        if !is_stream {
-            self.check_unchanged(source, status, labels).await?;
+        if status.kind == FileKind::Regular {
+            let checked = match changes {
+                Changes::Expected => Ok(false),
+                _ => self.is_unchanged_but_longer(source, status, (new, moved), labels).await,
+            };
+            match checked {
+                Ok(true) => {}
+                Ok(false) if changes != Changes::Refused => {
+                    moved.is_of_changed = true;
+                    self.warn(
+                        labels,
+                        "the file was changed while it was copied; the copy may be \
+                                       of no single moment",
+                    );
+                }
+                Ok(false) => {
+                    let reason = "the file was changed while it was copied";
+                    let error = Error::new(ErrorKind::SourceChanged, "copy", reason);
+                    return Err(error.on(labels.source()));
+                }
+                Err(error) => return Err(error),
+            }
         }
         let label = |error: Error| error.on(labels.target());
         self.keep_file_attributes(source, status, new, labels).await.map_err(label)?;
         Ok(())
     }
 
-    /// Grown only: what was there is copied, with a warning. Changed otherwise: given up.
-    async fn check_unchanged(
+    /// Whether what was copied is what the source is. If it only grew, what was there is copied,
+    /// with a warning.
+    async fn is_unchanged_but_longer(
         &self,
         source: &File,
         before: &FileStatus,
+        (new, moved): (&NewFile, &Moved),
         labels: &dyn Labels,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let after = self.io.status_of(source).await.map_err(|error| error.on(labels.source()))?;
-        if after.size_bytes > before.size_bytes {
-            let warning = "the file grew while it was copied; what was added is not in the copy";
-            self.warn(labels, warning);
-            return Ok(());
+        if after.size_bytes <= before.size_bytes {
+            return Ok(is_unchanged(before, &after, self.job.removed_names(before)));
         }
-        if is_unchanged(before, &after, self.job.removed_names(before)) {
-            return Ok(());
+        // Its times tell nothing: appending changes them, too.
+        let warning = match self.holds_still(source, (new, moved), labels).await? {
+            Some(false) => return Ok(false),
+            Some(true) => "the file grew while it was copied; what was added is not in the copy",
+            None => {
+                "the file grew while it was copied; whether it was changed otherwise can't be \
+                 told, as what was written can't be read back"
+            }
+        };
+        self.warn(labels, warning);
+        Ok(true)
+    }
+
+    /// Whether a source that grew holds the bytes that were copied still; none if the copy can't be
+    /// read back. If each byte is the same before and after a moment in between, the copy is what
+    /// the file was at that moment.
+    async fn holds_still(
+        &self,
+        source: &File,
+        (new, moved): (&NewFile, &Moved),
+        labels: &dyn Labels,
+    ) -> Result<Option<bool>, Error> {
+        // A clone is made of one moment.
+        if moved.path == DataPath::Clone || moved.bytes == 0 {
+            return Ok(Some(true));
         }
-        let reason = "the file was changed while it was copied";
-        Err(Error::new(ErrorKind::SourceChanged, "copy", reason).on(labels.source()))
+        match self.open_copy(new).await {
+            Some(copy) => self.holds_same(source, &copy, moved.bytes, labels).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens what was copied, to read it; none if that can't be.
+    async fn open_copy(&self, new: &NewFile) -> Option<File> {
+        let name = match &new.made {
+            Made::Device { .. } => return Some(new.file.clone()),
+            Made::InPlace { is_stream: true, .. } => return None,
+            Made::Temporary { name, .. } => name.clone(),
+            Made::Staged | Made::InPlace { .. } => new.target.name.clone(),
+        };
+        let status = self.io.status_of(&new.file).await.ok()?;
+        // Only what the user named may be reached by a link.
+        let is_operand = new.target.is_operand && new.is_in_place();
+        let target = Target { name, is_operand, ..new.target.clone() };
+        self.open_existing(&target, &status).await.ok()?
     }
 
     /// Closes a file that is published: where a file system tells of a failure only now, it is told.

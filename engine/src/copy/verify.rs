@@ -16,6 +16,7 @@ use super::route::End;
 use super::worker::{Labels, Worker};
 use super::{DataPath, PipelineMode, Verified};
 use crate::buffer::Buffer;
+use crate::digest::Algorithm;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::FINGERPRINT_UNIT_BYTES;
 use crate::operation::{
@@ -123,6 +124,27 @@ impl Worker<'_> {
                 Err(error.on(labels.source()).at(at))
             }
         }
+    }
+
+    /// Whether two files are the same in their first `size` bytes, both read through the page cache.
+    pub(super) async fn holds_same(
+        &self,
+        source: &File,
+        copy: &File,
+        size: u64,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        let wanted = Wanted { units: Some(Algorithm::Xxh3_128), whole: None };
+        let mut found = Vec::with_capacity(2);
+        for (file, path) in [(source, labels.source()), (copy, labels.target())] {
+            // It may have been read or written by direct I/O.
+            self.leave_direct(file).await;
+            match self.read_whole(file, size, 1, wanted).await.map_err(|error| error.on(path))? {
+                Found::Whole(fingerprint) => found.push(fingerprint),
+                Found::Shorter(_) => return Ok(false),
+            }
+        }
+        Ok(found[0].first_difference(&found[1]).is_none())
     }
 
     /// Reads the target back and compares. None if it can't be read back: a pipe, a terminal.

@@ -64,6 +64,9 @@ pub struct Options {
     pub stage: Stage,
     /// What is hashed, compared and written down.
     pub verification: Verification,
+    /// Whether a file whose source is changed while it is copied, twice, is published all the same
+    /// and marked, rather than discarded.
+    pub allow_changed: bool,
     /// Whether the copy of a large file that was interrupted goes on where it stopped.
     pub resume: Resume,
     /// From this size on a file is large for that.
@@ -140,6 +143,7 @@ impl Default for Options {
             in_place: false,
             stage: Stage::default(),
             verification: Verification::default(),
+            allow_changed: false,
             resume: Resume::default(),
             resume_bytes_min: crate::limits::RESUME_BYTES_MIN,
             journal_every_bytes: crate::limits::JOURNAL_EVERY_BYTES,
