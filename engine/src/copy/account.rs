@@ -165,7 +165,8 @@ pub struct Copied<'a> {
     pub elapsed: Option<Duration>,
     /// Where what stood there before is kept.
     pub backup: Option<&'a Path>,
-    /// Whether what stood there before was removed because that was asked for.
+    /// Whether what stood there before was removed because that was asked for, or could not be
+    /// written in place though that was.
     pub removed: bool,
     /// Whether its source was changed while it was copied, so that it may be of no single moment;
     /// only where that is allowed.

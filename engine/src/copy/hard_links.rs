@@ -258,8 +258,9 @@ impl Worker<'_> {
             let kind = EntryKind::of(source.kind);
             let action = Action::Linked;
             let backup = backup.map(|name| to.with_file_name(name.as_os_str()));
-            let backup = backup.as_deref();
-            let copied = Copied { action, publication, backup, ..Copied::new(&from, &to, kind) };
+            let (backup, removed) = (backup.as_deref(), self.has_removed(publication));
+            let new = Copied::new(&from, &to, kind);
+            let copied = Copied { action, publication, backup, removed, ..new };
             self.job.observer.on_event(&Event::Copied(&copied));
         }
         self.settle_link(target, waits, labels);
@@ -326,7 +327,8 @@ impl Worker<'_> {
             }
             named?;
             let is_new = standing.is_none();
-            return Ok((if is_new { Publication::New } else { Publication::Replaced }, backup));
+            let publication = if is_new { Publication::New } else { Publication::Replaced };
+            return Ok((publication, backup));
         }
         Err(Error::from_errno("make link", Errno::EEXIST))
     }

@@ -26,6 +26,8 @@ impl Worker<'_> {
         let waits = self.will_link_wait(target, labels).await;
         let existing = &self.job.options.existing;
         let is_symbolic = existing.make == Make::SymbolicLink;
+        // As cp, which removes what stands in the way of links and special files that it keeps.
+        let is_node = !is_followed && status.kind != FileKind::Regular;
         let made = if is_symbolic {
             self.check_leads_there(target, labels).await?;
             let path = labels.source();
@@ -35,13 +37,13 @@ impl Worker<'_> {
                 let content = content.clone();
                 Operation::SymbolicLink(SymbolicLink { place, content })
             };
-            self.make_link(target, status, make, false, labels).await
+            self.make_link(target, status, make, is_node, labels).await
         } else {
             let make = |place| {
                 let (source, follow) = (source.clone(), is_followed);
                 Operation::Link(Link { source, target: place, follow })
             };
-            let replaces = existing.overwrite == Overwrite::Ask;
+            let replaces = is_node || existing.overwrite == Overwrite::Ask;
             self.make_link(target, status, make, replaces, labels).await
         };
         let made = match made {
@@ -122,11 +124,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether what stood at a target was removed because that was asked for.
+    /// Whether what stood at a target was removed because that was asked for, or could not be
+    /// written in place though that was.
     pub(super) fn has_removed(&self, publication: Publication) -> bool {
         let existing = &self.job.options.existing;
         let is_replaced = publication == Publication::Replaced;
-        is_replaced && existing.remove && existing.backup.is_none()
+        let is_meant = existing.remove || self.job.options.in_place;
+        is_replaced && is_meant && existing.backup.is_none()
     }
 
     /// Puts a link in the place of what stands there, as cp does; never of a directory. Returns

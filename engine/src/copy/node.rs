@@ -150,7 +150,7 @@ impl Worker<'_> {
                 let is_staged = target.is_staged;
                 Ok((if is_staged { Publication::Staged } else { Publication::New }, None))
             }
-            Err(error) if error.is_there() && self.may_replace_by_node(target) => {
+            Err(error) if error.is_there() && self.may_replace_by_node(node, target) => {
                 let backup = self.replace_by_node(node, target, labels).await?;
                 Ok((Publication::Replaced, backup))
             }
@@ -158,11 +158,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Whether a node may be put in the place of what stands there.
-    fn may_replace_by_node(&self, target: &Target) -> bool {
+    /// Whether a node may be put in the place of what stands there: as in cp, not one that was to be
+    /// followed, unless that is to go.
+    fn may_replace_by_node(&self, node: &Node<'_>, target: &Target) -> bool {
         let existing = &self.job.options.existing;
         let is_kept = existing.overwrite == Overwrite::Never || existing.update == Update::None;
-        !target.is_staged && !is_kept && existing.make != Make::Attributes
+        let goes = !self.is_led_to(node) || existing.replaces_links();
+        !target.is_staged && !is_kept && goes && existing.make != Make::Attributes
     }
 
     /// Puts a node in the place of what stands there, as cp does; never of a directory. Returns
@@ -182,7 +184,7 @@ impl Worker<'_> {
             }
             self.check_overwrite(node.status, &standing, target, labels)?;
         }
-        let backup = self.back_up(target).await?;
+        let mut backup = None;
         for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
             let salt = self.salt(attempt);
             let name = temporary_name(target.name.as_bytes(), salt);
@@ -196,6 +198,12 @@ impl Worker<'_> {
                 made => made?,
             };
             let kept = self.keep_node_attributes(node, temporary.clone(), target, labels).await;
+            // Not before there is something to put in its place: where what stands there can't have
+            // one more name, it loses the one that it has.
+            let kept = match kept {
+                Ok(()) if backup.is_none() => self.back_up(target).await.map(|name| backup = name),
+                kept => kept,
+            };
             let renamed = match kept {
                 Ok(()) => {
                     let (source, target) = (temporary, place.clone());
