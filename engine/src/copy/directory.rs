@@ -92,8 +92,9 @@ impl Worker<'_> {
         let opened = self.open_to_list(open).await;
         let source = opened.map_err(|error| on_source(error.doing("enter")))?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
-        if is_followed {
-            parent.check_no_loop(&status).map_err(on_source)?;
+        if is_followed && let Err(error) = parent.check_no_loop(&status) {
+            self.check_no_file(parent, &labels).await?;
+            return Err(on_source(error));
         }
         let place = Place::at(&parent_source, name);
         let keeps_sources = parent.keeps_sources
@@ -142,6 +143,22 @@ impl Worker<'_> {
         })
     }
 
+    /// Fails if no directory stands where one would go: as in cp, that comes before other reasons not
+    /// to copy it.
+    async fn check_no_file(
+        &self,
+        parent: &Arc<Directory>,
+        labels: &Entry<'_>,
+    ) -> Result<(), Error> {
+        let standing = self.io.status_at(Place::at(&parent.target, labels.name), false).await;
+        let standing = standing.ok().flatten();
+        if standing.is_some_and(|standing| standing.kind != FileKind::Directory) {
+            let error = Error::refused("create", Refusal::DirectoryOntoFile);
+            return Err(error.on(labels.target()).copying(labels.source()));
+        }
+        Ok(())
+    }
+
     /// Opens the copy of a directory, or makes it: in the open inside a stage, else as a stage of
     /// its own.
     pub(super) async fn open_or_make(
@@ -179,8 +196,15 @@ impl Worker<'_> {
         }
         // What is to be another's, or to have lists, is nobody else's before that.
         let preserve = &self.job.options.preserve;
-        let is_plain = preserve.mode == KeepMode::Bits && !preserve.ownership;
-        let mode = if is_plain { source.mode & 0o1777 | 0o700 } else { 0o700 };
+        let mode = match preserve.mode {
+            KeepMode::Bits if !preserve.ownership => source.mode & 0o1777 | 0o700,
+            // A change of mode takes the set-group-id bit that is inherited from who is not in that
+            // group (chmod(2)): what can be right from the start is.
+            KeepMode::Cut if !preserve.ownership => {
+                source.mode & 0o1755 & !self.job.options.umask | 0o700
+            }
+            _ => 0o700,
+        };
         let make = MakeDirectory { place: Place::at(parent, name), mode };
         match self.io.perform(Operation::MakeDirectory(make)).await {
             Ok(_) => Ok((self.open_made(parent, name).await?, Some(mode), None)),

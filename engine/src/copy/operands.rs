@@ -145,13 +145,36 @@ impl Worker<'_> {
                 let admitted = self.admit_or_link(source, target, &labels).await?;
                 let Some(target) = admitted else { return Ok(Outcome::Done) };
                 let open = Open::new(source_place, libc::O_RDONLY);
-                let file = self.io.open(open).await.map_err(on_source)?;
+                let file = match self.io.open(open).await {
+                    Ok(file) => file,
+                    Err(error) => {
+                        self.check_no_directory(&target, &labels).await?;
+                        return Err(on_source(error));
+                    }
+                };
                 let status = self.io.status_of(&file).await.map_err(on_source)?;
                 let status = self.with_device_size(&file, status).await.map_err(on_source)?;
                 let copy = async || self.copy_file(&file, &status, &target, &labels).await;
                 self.copy_linked(&status, &target, None, &labels, copy).await?;
                 Ok(Outcome::Done)
             }
+        }
+    }
+
+    /// Fails if a directory stands where a file would go: as in cp, that comes before a source that
+    /// can't be opened.
+    async fn check_no_directory(
+        &self,
+        target: &Target,
+        labels: &Operands<'_>,
+    ) -> Result<(), Error> {
+        let place = Place::at(&target.directory, &target.name);
+        let standing = self.io.status_at(place, true).await.ok().flatten();
+        match standing {
+            Some(standing) if standing.kind == FileKind::Directory => {
+                Err(refused(Refusal::FileOntoDirectory, labels))
+            }
+            _ => Ok(()),
         }
     }
 
