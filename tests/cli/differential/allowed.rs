@@ -28,12 +28,14 @@ pub(crate) fn is_allowed(
 ) -> bool {
     let stood = ucp.before.get(&difference.path);
     leaves_out_failed_directory(difference, cp, ucp)
+        || leaves_directory_above_failed_one(difference, stood, cp, ucp)
+        || fails_to_take_back_backup(difference, cp, ucp)
         || leaves_itself_alone(difference, stood, ucp)
         || leaves_no_part(difference, stood, ucp)
         || keeps_inherited_group_bit(difference, call, cp, ucp)
+        || call.user != 0 && keeps_inherited_group(difference, cp, ucp)
         || call.user != 0 && keeps_more_attributes(difference, cp, ucp)
         || stood.is_some_and(|stood| has_tried_beside(difference, stood, cp, ucp))
-        || is_owner_of_link(difference, ucp)
         || takes_from_other_directory(difference, call, stood, cp, ucp)
         || makes_plain_special(difference, cp, ucp)
         || leaves_inherited_list(difference, call, stood, cp, ucp)
@@ -60,7 +62,8 @@ fn lends_no_rights(difference: &Difference, call: &Call, cp: &Outcome, ucp: &Out
         }
 }
 
-/// Of a directory that a followed link leads to, cp keeps the attributes of the link: none.
+/// Of a directory that a followed link leads to, cp keeps the attributes of the link: none, or those
+/// that only root may give it.
 fn reads_attributes_through_link(
     difference: &Difference,
     call: &Call,
@@ -77,7 +80,11 @@ fn reads_attributes_through_link(
     difference.field == "attributes"
         && of_cp.kind == libc::S_IFDIR
         && (call.has("-L") || call.sources.iter().any(is_link))
-        && kept.all(|(name, value)| of_ucp.attributes.get(name) == Some(value))
+        && kept.all(|(name, value)| {
+            let is = |entry: &Entry| entry.attributes.get(name) == Some(value);
+            let mut links = cp.before.values().filter(|entry| entry.kind == libc::S_IFLNK);
+            is(of_ucp) || links.any(is)
+        })
 }
 
 /// Where `ucp` keeps modes without being asked, it keeps the bits, and no access control lists; and
@@ -167,6 +174,33 @@ fn leaves_out_failed_directory(difference: &Difference, cp: &Outcome, ucp: &Outc
         })
 }
 
+/// What cp makes of such a directory, it makes in another one, whose times that changes.
+fn leaves_directory_above_failed_one(
+    difference: &Difference,
+    stood: Option<&Entry>,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let Some((of_cp, of_ucp)) = both(difference, cp, ucp) else { return false };
+    let is_left_out = |path: &&PathBuf| {
+        let name = Difference { path: (*path).clone(), field: "name", ..difference.clone() };
+        path.parent() == Some(&difference.path) && leaves_out_failed_directory(&name, cp, ucp)
+    };
+    difference.field == "modified"
+        && of_cp.modified == Time::Now
+        && stood.is_some_and(|stood| stood.modified == of_ucp.modified)
+        && cp.snapshot.keys().any(|path| is_left_out(&path))
+}
+
+/// Where a directory may not be listed, cp 9.1 puts the backup into its working directory; there it
+/// does not find it to take it back after a failure.
+fn fails_to_take_back_backup(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    difference.field == "name"
+        && difference.path.components().count() == 1
+        && !ucp.snapshot.contains_key(&difference.path)
+        && cp.stderr.iter().any(|line| line.starts_with("cp: cannot un-backup "))
+}
+
 /// Of a directory that would be copied into itself cp makes some of the copy, until it notices;
 /// `ucp` notices first.
 fn leaves_itself_alone(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome) -> bool {
@@ -243,6 +277,19 @@ fn keeps_inherited_group_bit(
         && (gives_exactly || sticks || has_special && ucp.mode == cp.mode | 0o2000)
 }
 
+/// What is made in such a directory has its group. cp changes the mode of a directory in which its
+/// owner may not write, twice, and the kernel takes the bit then from who is not in that group;
+/// `ucp` makes it so that it need not be changed before it is full.
+fn keeps_inherited_group(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((of_cp, of_ucp)) = both(difference, cp, ucp) else { return false };
+    let parent = difference.path.parent().and_then(|parent| ucp.snapshot.get(parent));
+    difference.field == "owner"
+        && parent.is_some_and(|parent| {
+            let is_closed = parent.mode & 0o700 != 0o700;
+            is_closed && of_ucp.owner == (of_cp.owner.0, parent.owner.1)
+        })
+}
+
 /// For who is not root, cp gives up on all attributes, lists among them, with the first that it may
 /// not read, and sets them when it may not write any more; `ucp` keeps what it may.
 fn keeps_more_attributes(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
@@ -307,18 +354,13 @@ fn leaves_inherited_list(
     ucp: &Outcome,
 ) -> bool {
     let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
+    let is_new = stood.is_none() || call.backs_up() || call.has("--remove-destination");
     matches!(difference.field, "mode" | "attributes")
-        && stood.is_none()
+        && is_new
         && (call.keeps_owners() || ucp.kind == libc::S_IFDIR)
         && !call.keeps_lists()
         && ucp.attributes.contains_key(OsStr::new(LISTS[0]))
         && without(cp, &LISTS) == without(ucp, &LISTS)
-}
-
-/// Links do not keep their owners yet.
-fn is_owner_of_link(difference: &Difference, ucp: &Outcome) -> bool {
-    let stands = ucp.snapshot.get(&difference.path);
-    difference.field == "owner" && stands.is_some_and(|stands| stands.kind == libc::S_IFLNK)
 }
 
 /// A link that is made instead of a copy is new, and has times of its own unless others are asked

@@ -122,8 +122,12 @@ impl Call {
     /// hard link to a directory, which `ucp` copies twice.
     fn keep_apart(&mut self, nodes: &[Node]) {
         let mut kept: Vec<PathBuf> = Vec::new();
-        let is_link = |path: &PathBuf| {
-            nodes.iter().any(|node| node.path == *path && matches!(node.kind, Kind::Link(_)))
+        let node = |path: &PathBuf| nodes.iter().find(|node| node.path == *path);
+        let is_link = |path: &PathBuf| match node(path).map(|node| &node.kind) {
+            Some(Kind::HardLink(first)) => {
+                node(first).is_some_and(|node| matches!(node.kind, Kind::Link(_)))
+            }
+            kind => matches!(kind, Some(Kind::Link(_))),
         };
         for source in &self.sources {
             let overlaps =
@@ -147,6 +151,16 @@ impl Call {
         // Of a slash behind what is no directory each complains in its own words.
         if self.persona == Persona::Cp && !goes_below {
             self.target = PathBuf::from(TARGET);
+        }
+        // cp 9.1 makes the directories above, then fails to make `to/from/.`.
+        if self.has("--parents") {
+            for source in &mut self.sources {
+                let place = Path::new(TARGET).join(source.components().collect::<PathBuf>());
+                let stands = nodes.iter().any(|node| node.path == place);
+                if !stands && source.as_os_str().as_encoded_bytes().ends_with(b"/.") {
+                    *source = source.components().collect();
+                }
+            }
         }
         // cp takes slashes away only from what goes into a directory.
         if self.has("--strip-trailing-slashes") && !goes_below {

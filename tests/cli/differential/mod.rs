@@ -48,7 +48,7 @@ use super::support::{Scratch, in_mount_namespace};
 /// Calls that are tried with each tree.
 const CALLS: u64 = 2;
 /// So many failures are told; of the others, only what kind they are.
-const TOLD_MAX: usize = 8;
+const TOLD_MAX: usize = 30;
 
 /// A world and a call, planned from a seed.
 #[derive(Clone, Debug)]
@@ -300,8 +300,10 @@ impl Failure {
         for index in (0..self.case.call.words.len()).rev() {
             let mut smaller = self.case.clone();
             smaller.call.words.remove(index);
-            if smaller.nodes.iter().any(|node| node.kind == Kind::Fifo) {
-                break;
+            // The tree was planned for a call that treats special files so.
+            let treats = |call: &Call| (call.takes_specials(), call.may_open_specials());
+            if treats(&smaller.call) != treats(&self.case.call) {
+                continue;
             }
             if let Some(failure) = fails(smaller, self.kind()) {
                 self = failure;
@@ -318,15 +320,17 @@ impl Failure {
     }
 }
 
-/// The first failures in full, and how many there are of each kind.
+/// The first failures in full, and of each kind the seeds.
 fn told(failures: &[Failure]) -> String {
     let mut text = format!("{} calls differ\n", failures.len());
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for failure in failures {
         let name = format!("{:?} {}", failure.case.call.persona, failure.kind());
-        *kinds.entry(name).or_default() += 1;
+        kinds.entry(name).or_default().push(failure.case.seed);
     }
-    let _ = writeln!(text, "{kinds:#?}");
+    for (kind, seeds) in kinds {
+        let _ = writeln!(text, "  {kind}: seeds {seeds:?}");
+    }
     for failure in failures.iter().take(TOLD_MAX) {
         let _ = writeln!(text, "\n{failure}");
     }
