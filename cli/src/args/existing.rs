@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use clap::builder::OsStringValueParser;
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use ucp_engine::copy;
 
 use crate::gnu;
@@ -30,8 +30,9 @@ pub(crate) struct Existing {
     /// Keep each existing file under another name: numbered (t), simple (never), or as those that
     /// are there (existing, nil); none (off) keeps none [default: $VERSION_CONTROL, or existing]
     #[arg(long, value_name = "CONTROL", num_args = 0..=1, require_equals = true)]
+    #[arg(action = ArgAction::Append)]
     #[arg(default_missing_value = "", value_parser = OsStringValueParser::new())]
-    backup: Option<OsString>,
+    backup: Vec<OsString>,
     /// The same as --backup, without a value
     #[arg(short)]
     b: bool,
@@ -107,7 +108,7 @@ impl Existing {
         if self.link && self.symbolic_link {
             return Err("cannot make both hard and symbolic links".to_owned());
         }
-        let is_backed_up = self.b || self.backup.is_some() || self.suffix.is_some();
+        let is_backed_up = self.b || !self.backup.is_empty() || self.suffix.is_some();
         if is_backed_up && self.no_clobber {
             return Err("options --backup and --no-clobber are mutually exclusive".to_owned());
         }
@@ -156,8 +157,9 @@ impl Existing {
     }
 
     fn backup(&self, environment: &Environment) -> Result<Option<copy::Backup>, String> {
-        let asked = self.backup.as_deref().filter(|control| !control.is_empty());
-        let style = match (asked, environment.version_control.as_deref()) {
+        // One without a value leaves what another says.
+        let asked = self.backup.iter().rfind(|control| !control.is_empty());
+        let style = match (asked.map(OsString::as_os_str), environment.version_control.as_deref()) {
             (Some(control), _) => gnu::backup_style("backup type", control)?,
             (None, Some(control)) if !control.is_empty() => {
                 gnu::backup_style("$VERSION_CONTROL", control)?
@@ -218,13 +220,15 @@ mod tests {
         };
         let backup = |style, suffix: &str| Some(Backup { style, suffix: suffix.into() });
         use BackupStyle::{Existing, Numbered, Simple};
-        let cases: [(&[&str], &Environment, _); 13] = [
+        let cases: [(&[&str], &Environment, _); 15] = [
             (&[], &set, None),
             (&["-b"], &none, backup(Existing, "~")),
             (&["--backup"], &none, backup(Existing, "~")),
             (&["-b"], &set, backup(Numbered, ".old")),
             (&["--backup=simple"], &set, backup(Simple, ".old")),
             (&["--backup=t"], &none, backup(Numbered, "~")),
+            (&["--backup=t", "--backup"], &none, backup(Numbered, "~")),
+            (&["--backup=t", "--backup=never", "--backup"], &none, backup(Simple, "~")),
             (&["--backup=num"], &none, backup(Numbered, "~")),
             (&["--backup=nil"], &none, backup(Existing, "~")),
             (&["--backup=never"], &none, backup(Simple, "~")),
