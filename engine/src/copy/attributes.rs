@@ -19,7 +19,7 @@ use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{ATTRIBUTE_BYTES, ATTRIBUTE_BYTES_MAX};
 use crate::operation::{
     ChangeMode, ChangeOwner, ChangeTimes, File, FileKind, FileStatus, GetAttribute, ListAttributes,
-    Name, Operation, RemoveAttribute, SetAttribute, Subject,
+    Name, Operation, Place, RemoveAttribute, SetAttribute, Subject,
 };
 
 const ACCESS_LIST: &std::ffi::CStr = c"system.posix_acl_access";
@@ -85,6 +85,26 @@ impl Worker<'_> {
             self.tell(changed, if is_needed { Keep::Required } else { Keep::Silently }, labels)?;
         }
         Ok(())
+    }
+
+    /// Gives a symbolic link that was made instead of a copy the source's times, if that was asked
+    /// for: as cp, which does not give it the owner.
+    pub(super) async fn keep_made_link_times(
+        &self,
+        source: &FileStatus,
+        target: &Target,
+        labels: &dyn Labels,
+    ) -> Result<(), Error> {
+        let preserve = &self.job.options.preserve;
+        if !preserve.is_asked || !preserve.timestamps {
+            return Ok(());
+        }
+        let status = FileStatus { kind: FileKind::SymbolicLink, ..*source };
+        let place = Place::at(&target.directory, &target.name);
+        let (link, _) = self.open_made_node(place, &status).await?;
+        let pair = Pair { source: &link, status: &status, target: &link, copy: Known::default() };
+        let changed = self.set_times(&pair).await;
+        self.tell(changed, Keep::Required, labels).map(drop)
     }
 
     /// Makes the source's owner the copy's, and says whose it is now.

@@ -53,6 +53,10 @@ impl Worker<'_> {
                 return self.keep_or_fail(error, labels);
             }
         };
+        if is_symbolic {
+            let kept = self.keep_made_link_times(status, target, labels).await;
+            kept.map_err(|error| error.on(labels.target()))?;
+        }
         self.remember_made(&target.directory, &target.name).await;
         self.sync_link(target, waits).await.map_err(|error| error.on(labels.target()))?;
         let action = if is_symbolic { Action::Made } else { Action::Linked };
