@@ -105,6 +105,7 @@ pub(crate) fn failure(error: &Error) -> String {
         "make symbolic link" if source.is_empty() => format!("cannot create symbolic link {path}"),
         "make symbolic link" => format!("cannot create symbolic link {path} to {source}"),
         "make link" => format!("cannot create hard link {path} to {source}"),
+        "make fifo" => format!("cannot create fifo {path}"),
         "make node" => format!("cannot create special file {path}"),
         "read link" => format!("cannot read symbolic link {path}"),
         "read" => format!("error reading {path}"),

@@ -55,7 +55,8 @@ impl Worker<'_> {
     /// The highest number that a backup of a target has.
     async fn highest_backup(&self, target: &Target) -> Result<Option<u64>, Error> {
         // Of its own, as listing goes on where the last one stopped.
-        let directory = self.open_below(&target.directory, &Name::from(c".")).await?;
+        let directory = self.open_below(&target.directory, &Name::from(c".")).await;
+        let directory = directory.map_err(|error| error.doing("back up"))?;
         let mut highest = None;
         loop {
             let names = self.next_names(&directory).await?;

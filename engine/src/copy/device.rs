@@ -48,7 +48,10 @@ impl Worker<'_> {
         let label = |error: Error| error.on(labels.target());
         let place = Place::at(&target.directory, &target.name);
         let kind = match status.map(|status| status.kind) {
-            _ if !target.is_operand => return Ok(None),
+            // What is to be renamed or removed is not written into.
+            _ if !target.is_operand || self.job.options.existing.replaces_links() => {
+                return Ok(None);
+            }
             Some(FileKind::SymbolicLink) => {
                 let followed = self.io.status_at(place.clone(), true).await.map_err(label)?;
                 followed.map(|status| status.kind)
@@ -60,7 +63,15 @@ impl Worker<'_> {
         }
         let may_destroy = !self.job.options.protect_devices
             || self.job.options.destroy_data.contains(&labels.target());
-        let file = self.open_exclusively(place, may_destroy, labels).await?;
+        let file = match self.open_exclusively(place, may_destroy, labels).await {
+            // It gives way to a file, as whatever can't be written.
+            Err(error)
+                if self.job.options.existing.force && may_destroy && error.errno().is_some() =>
+            {
+                return Ok(None);
+            }
+            opened => opened?,
+        };
         let found = self.io.status_of(&file).await.map_err(label)?;
         if found.kind != FileKind::BlockDevice {
             let reason = "the target was exchanged meanwhile";

@@ -91,7 +91,11 @@ impl Worker<'_> {
         let node = Node { source, status, content, mode };
         let (publication, backup) = match self.place_node(&node, &target, labels).await {
             Ok(placed) => placed,
-            Err(error) => return self.keep_or_fail(on_target(error), labels),
+            Err(error) => {
+                let is_fifo = status.kind == FileKind::Fifo && error.what() == "make node";
+                let error = if is_fifo { error.doing("make fifo") } else { error };
+                return self.keep_or_fail(on_target(error), labels);
+            }
         };
         self.remember_made(&target.directory, &target.name).await;
         let is_synced = target.is_operand && self.job.options.durability == Durability::Full;
@@ -269,7 +273,7 @@ impl Worker<'_> {
     }
 
     /// Opens a node that was just made, and makes sure that it is not another file.
-    async fn open_made_node(
+    pub(super) async fn open_made_node(
         &self,
         made: Place,
         source: &FileStatus,

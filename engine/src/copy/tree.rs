@@ -327,7 +327,8 @@ impl Worker<'_> {
         let open = if is_followed { open } else { open.confined() };
         let source = self.io.open(open).await.map_err(on_source)?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
-        self.copy_file(&source, &status, &target, labels).await
+        let copy = async || self.copy_file(&source, &status, &target, labels).await;
+        self.copy_linked(&status, &target, Some(directory), labels, copy).await
     }
 
     /// Copies a link or a special file.
