@@ -32,9 +32,11 @@ pub(crate) fn is_allowed(
         || fails_to_take_back_backup(difference, cp, ucp)
         || leaves_itself_alone(difference, stood, ucp)
         || leaves_no_part(difference, stood, ucp)
+        || keeps_name_of_failed_one(difference, cp, ucp)
         || keeps_inherited_group_bit(difference, call, cp, ucp)
         || call.user != 0 && keeps_inherited_group(difference, cp, ucp)
         || call.user != 0 && keeps_more_attributes(difference, cp, ucp)
+        || call.user != 0 && leaves_backup(difference, call, ucp)
         || stood.is_some_and(|stood| has_tried_beside(difference, stood, cp, ucp))
         || takes_from_other_directory(difference, call, stood, cp, ucp)
         || makes_plain_special(difference, cp, ucp)
@@ -238,6 +240,18 @@ fn leaves_no_part(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome)
     is_untouched && ucp.code == Some(1) && ucp.stderr.iter().any(fails)
 }
 
+/// So a file that cp has taken one name from keeps it.
+fn keeps_name_of_failed_one(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some(of_ucp) = ucp.snapshot.get(&difference.path) else { return false };
+    let is_kept = |(path, entry): (&PathBuf, &Entry)| {
+        let name = Difference { path: path.clone(), field: "name", ..difference.clone() };
+        entry.same_as == of_ucp.same_as
+            && !cp.snapshot.contains_key(path)
+            && leaves_no_part(&name, ucp.before.get(path), ucp)
+    };
+    matches!(difference.field, "links" | "same file as") && ucp.snapshot.iter().any(is_kept)
+}
+
 /// cp shares the extents of small files, holes and zeros alike, even with --sparse=never; `ucp`
 /// copies them, finds zeros, and makes no holes where it must not.
 fn has_other_holes_than_clones(
@@ -265,16 +279,21 @@ fn keeps_inherited_group_bit(
     cp: &Outcome,
     ucp: &Outcome,
 ) -> bool {
+    let snapshot = &ucp.snapshot;
     let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
     let has_special = cp.mode & 0o7000 != 0;
     // cp makes a directory with the sticky bit of its source, and loses sight of it where modes or
     // owners are not kept.
     let sticks = cp.mode == ucp.mode | 0o1000 && (call.user != 0 || call.has("--no-preserve=mode"));
+    // The kernel takes it from who changes a mode and is not in that group.
+    let mut above = difference.path.ancestors().skip(1).filter_map(|path| snapshot.get(path));
+    let hands_down = above.any(|above| above.mode & 0o2000 != 0);
+    let is_taken = call.user != 0 && hands_down && ucp.mode == cp.mode | 0o2000;
     // Asked for modes, `ucp` gives exactly the source's.
     let gives_exactly = call.keeps_lists() && cp.mode == ucp.mode | 0o2000;
     difference.field == "mode"
         && cp.kind == libc::S_IFDIR
-        && (gives_exactly || sticks || has_special && ucp.mode == cp.mode | 0o2000)
+        && (gives_exactly || sticks || is_taken || has_special && ucp.mode == cp.mode | 0o2000)
 }
 
 /// What is made in such a directory has its group. cp changes the mode of a directory in which its
@@ -312,6 +331,19 @@ fn has_tried_beside(difference: &Difference, stood: &Entry, cp: &Outcome, ucp: &
         && stood.kind == libc::S_IFDIR
         && cp.modified == stood.modified
         && stands.modified == Time::Now
+        && ucp.stderr.iter().any(|line| {
+            let refusals = ["rename failed on ", "back up failed on ", "cp: cannot backup "];
+            refusals.iter().any(|refusal| line.contains(refusal))
+        })
+}
+
+/// A backup is made as one more name of what stands there. Where it then turns out that this can't
+/// be renamed over, which is so in a sticky directory, that name can't be taken away, either.
+fn leaves_backup(difference: &Difference, call: &Call, ucp: &Outcome) -> bool {
+    let Some(backup) = ucp.snapshot.get(&difference.path) else { return false };
+    difference.field == "name"
+        && call.backs_up()
+        && ucp.before.contains_key(&backup.same_as)
         && ucp.stderr.iter().any(|line| line.contains("rename failed on "))
 }
 

@@ -105,6 +105,9 @@ impl Plan<'_> {
             // cp shortens the name of a backup that would be too long; `ucp` fails.
             let is_long = path.file_name().is_some_and(|name| name.len() > 240);
             let may_stand = may_stand && !(is_long && self.call.backs_up());
+            // Whether it is kept under the name of another's copy before or after that is made is as
+            // they come from the directory.
+            let may_stand = may_stand && !(self.call.backs_up() && has_backup(sources, node));
             if is_wanted && may_stand && !has_names(sources, &node.path) {
                 self.stand(random, &path, node, is_operand);
             }
@@ -139,7 +142,7 @@ impl Plan<'_> {
                 return;
             }
             // Of the same content and times.
-            2 if !matches!(source.kind, Kind::HardLink(_)) => {
+            2 if !matches!(source.kind, Kind::HardLink(_)) && !leads_up(source, &path) => {
                 self.nodes.push(Node { path, ..source.clone() });
                 return;
             }
@@ -210,6 +213,24 @@ fn has_names(sources: &[Node], path: &Path) -> bool {
         Kind::HardLink(first) => first == path || node.path == path,
         _ => false,
     })
+}
+
+/// Whether a link that is put at the target itself, a level higher than it was, may lead out of the
+/// world.
+fn leads_up(source: &Node, path: &Path) -> bool {
+    let leads = matches!(&source.kind, Kind::Link(content) if content.iter().any(|p| p == ".."));
+    leads && path == Path::new(TARGET)
+}
+
+/// Whether beside a source there is one with the name of a backup of it.
+fn has_backup(sources: &[Node], node: &Node) -> bool {
+    let name = node.path.file_name().unwrap_or_default().as_encoded_bytes();
+    let is_backup = |other: &Node| {
+        let other = other.path.file_name().unwrap_or_default().as_encoded_bytes();
+        other.len() > name.len() && other.starts_with(name) && other.ends_with(b"~")
+    };
+    let mut others = sources.iter().filter(|other| other.path.parent() == node.path.parent());
+    others.any(is_backup)
 }
 
 fn fits_pipe(source: &Node) -> bool {
