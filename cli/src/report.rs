@@ -252,8 +252,9 @@ impl Observer for Report {
 /// Prints a complaint about the command line, and where to read more.
 pub(crate) fn complain_about_usage(persona: Persona, complaint: &str) {
     let name = beginning(persona, Tone::Failure);
-    // cp has nothing more to say about this one.
-    let more = match complaint.starts_with("cannot combine --target-directory") {
+    // cp has nothing more to say about these.
+    let is_clear = ["cannot combine --target-directory", "cannot preserve security context"];
+    let more = match is_clear.iter().any(|beginning| complaint.starts_with(beginning)) {
         true if persona == Persona::Cp => String::new(),
         _ => format!("\nTry '{} --help' for more information.", persona.name()),
     };

@@ -70,7 +70,7 @@ impl Worker<'_> {
             {
                 return Ok(None);
             }
-            opened => opened?,
+            opened => opened.map_err(|error| error.doing("open for writing"))?,
         };
         let found = self.io.status_of(&file).await.map_err(label)?;
         if found.kind != FileKind::BlockDevice {

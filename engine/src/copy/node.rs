@@ -168,7 +168,8 @@ impl Worker<'_> {
         let existing = &self.job.options.existing;
         let is_kept = existing.overwrite == Overwrite::Never || existing.update == Update::None;
         let goes = !self.is_led_to(node) || existing.replaces_links();
-        !target.is_staged && !is_kept && goes && existing.make != Make::Attributes
+        let is_copied = existing.make != Make::Attributes || existing.replaces_links();
+        !target.is_staged && !is_kept && goes && is_copied
     }
 
     /// Puts a node in the place of what stands there, as cp does; never of a directory. Returns

@@ -270,6 +270,15 @@ impl Worker<'_> {
                 let parent = Place { directory: None, name: name(parent)? };
                 let directory = self.open_directory(parent).await;
                 let directory = directory.map_err(|error| on_target(error.doing(making)))?;
+                if ends_with_slash {
+                    // The slash asks for what a link leads to, if that is a directory.
+                    let named = Place::at(&directory, &name(leaf)?);
+                    let named = self.io.status_at(named, false).await.map_err(on_target)?;
+                    let is_link = named.is_some_and(|named| named.kind == FileKind::SymbolicLink);
+                    if is_link && let Ok(led_to) = self.open_directory(place(path)?).await {
+                        return Ok((TargetPlace::Directory(led_to), path.clone()));
+                    }
+                }
                 Ok((TargetPlace::Name { directory, name: name(leaf)? }, path.clone()))
             }
         }

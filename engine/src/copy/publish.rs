@@ -176,7 +176,7 @@ impl Worker<'_> {
                         && self.job.options.existing.make == Make::Copy
                         && status.as_ref().is_some_and(|status| status.links > 1) =>
                 {
-                    Decision::Replace
+                    Decision::Renew
                 }
                 decision => decision,
             };

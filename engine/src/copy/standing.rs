@@ -45,8 +45,12 @@ impl Worker<'_> {
             return Ok(Some(target));
         }
         let on_target = |error: Error| error.on(labels.target());
-        let is_link = source.status.kind == FileKind::SymbolicLink;
-        let follows_target = target.is_operand && !is_link && !existing.replaces_links();
+        let is_node = match source.status.kind {
+            FileKind::SymbolicLink => true,
+            FileKind::Regular => false,
+            _ => self.makes_special(target.is_operand),
+        };
+        let follows_target = target.is_operand && !is_node && !existing.replaces_links();
         let (mut target, named) = self.stand_before(target, follows_target, labels).await?;
         let Some(named) = named else {
             target.seen = Seen::Nothing;
