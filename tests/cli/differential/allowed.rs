@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 
@@ -29,13 +29,14 @@ pub(crate) fn is_allowed(
     let stood = ucp.before.get(&difference.path);
     leaves_out_failed_directory(difference, cp, ucp)
         || leaves_directory_above_failed_one(difference, stood, cp, ucp)
-        || fails_to_take_back_backup(difference, cp, ucp)
+        || puts_backup_elsewhere(difference, cp, ucp)
+        || call.backs_up() && makes_no_backup_in_vain(difference, stood, cp, ucp)
         || leaves_itself_alone(difference, stood, ucp)
         || leaves_no_part(difference, stood, ucp)
         || keeps_name_of_failed_one(difference, cp, ucp)
         || keeps_inherited_group_bit(difference, call, cp, ucp)
-        || call.user != 0 && keeps_inherited_group(difference, cp, ucp)
-        || call.user != 0 && keeps_more_attributes(difference, cp, ucp)
+        || call.user != 0 && keeps_inherited_group(difference, call, cp, ucp)
+        || call.user != 0 && keeps_more_attributes(difference, call, cp, ucp)
         || call.user != 0 && leaves_backup(difference, call, ucp)
         || stood.is_some_and(|stood| has_tried_beside(difference, stood, cp, ucp))
         || takes_from_other_directory(difference, call, stood, cp, ucp)
@@ -49,7 +50,72 @@ pub(crate) fn is_allowed(
                 || lends_no_rights(difference, call, cp, ucp)
                 || copies_fewer_attributes(difference, call, cp, ucp)
                 || gives_made_link_no_times(difference, call, ucp)
+                || reads_as_new(difference, call, cp, ucp)
+                || !call.in_place && makes_new_file(difference, call, cp, ucp)
                 || stood.is_some_and(|stood| keeps_what_stood(difference, call, stood, ucp)))
+}
+
+/// What is read from a special file is new, unless its attributes are asked for.
+fn reads_as_new(difference: &Difference, call: &Call, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((of_cp, made)) = both(difference, cp, ucp) else { return false };
+    call.has("--copy-contents")
+        && !call.asks_for_attributes()
+        && made.kind == libc::S_IFREG
+        && made.content == of_cp.content
+        && made.modified == Time::Now
+        && match difference.field {
+            "mode" => made.mode == 0o666 & !call.umask,
+            "accessed" => made.accessed == Time::Now,
+            "modified" => true,
+            _ => false,
+        }
+}
+
+/// Where a file stands, `ucp` makes a new one, which has nothing of the old one's; other names of
+/// the old one keep it; and the directory is changed by that.
+fn makes_new_file(difference: &Difference, call: &Call, cp: &Outcome, ucp: &Outcome) -> bool {
+    let Some((of_cp, of_ucp)) = both(difference, cp, ucp) else { return false };
+    let Some(stood) = ucp.before.get(&difference.path) else { return false };
+    if stood.kind == libc::S_IFDIR {
+        let is_file = |(path, entry): (&PathBuf, &Entry)| {
+            path.parent() == Some(&difference.path) && entry.kind == libc::S_IFREG
+        };
+        return difference.field == "modified"
+            && of_ucp.modified == Time::Now
+            && of_cp.modified == stood.modified
+            && ucp.before.iter().any(is_file);
+    }
+    if stood.kind != libc::S_IFREG || of_ucp.kind != libc::S_IFREG {
+        return false;
+    }
+    // Whoever may write into the directory may do that even if they may not write into the file.
+    if of_cp == stood && cp.stderr.iter().any(|line| is_refused_to_write(line)) {
+        return call.user != 0;
+    }
+    let is_other_name = stood.links > 1 && of_ucp.content == stood.content;
+    match difference.field {
+        "links" | "same file as" => stood.links > of_ucp.links,
+        "mode" if is_other_name => of_ucp.mode == stood.mode,
+        "mode" => call.leaves_modes() && of_ucp.mode == 0o666 & !call.umask,
+        "owner" => is_other_name && of_ucp.owner == stood.owner,
+        "attributes" if is_other_name => of_ucp.attributes == stood.attributes,
+        "attributes" => {
+            let mut kept = of_cp.attributes.clone();
+            kept.retain(|name, _| !stood.attributes.contains_key(name));
+            // Lists are those that the directory hands down.
+            kept.retain(|name, _| !LISTS.iter().any(|list| name == list));
+            kept == without(of_ucp, &LISTS)
+        }
+        "accessed" if is_other_name => of_ucp.accessed == stood.accessed,
+        "modified" if is_other_name => of_ucp.modified == stood.modified,
+        "accessed" => call.leaves_times() && of_ucp.accessed == Time::Now,
+        "content" | "data" => is_other_name && of_ucp.data == stood.data,
+        _ => false,
+    }
+}
+
+fn is_refused_to_write(line: &str) -> bool {
+    line.starts_with("cp: cannot create regular file ") && line.ends_with(": Permission denied")
 }
 
 /// `ucp` keeps set-id bits and capabilities only where it keeps the owner.
@@ -123,22 +189,41 @@ fn without(entry: &Entry, names: &[&str]) -> BTreeMap<OsString, Vec<u8>> {
 }
 
 /// Whether `ucp` may succeed where cp fails: where cp failed only to give times to what is another
-/// user's, and stood there before. `ucp` was not asked to.
+/// user's, and stood there before. `ucp` was not asked to. Or to write into a file that `ucp`
+/// replaces. Or to give a mode or times to what is no
+/// file, and is only written into.
 pub(crate) fn may_succeed(Case { call, .. }: &Case, cp: &Outcome) -> bool {
     let names: Vec<_> = cp.before.keys().map(|path| path.display().to_string()).collect();
     let is_about_standing = |line: &String| {
-        let subject = line.strip_prefix("cp: preserving times for '");
-        let name = subject.and_then(|subject| subject.split('\'').next()).unwrap_or_default();
+        let subject = line
+            .strip_prefix("cp: preserving times for '")
+            .or(line.strip_prefix("cp: preserving permissions for ‘"));
+        let name = subject.and_then(|subject| subject.split(['\'', '’']).next());
+        let name = name.unwrap_or_default();
         let name = name.strip_suffix("/.").unwrap_or(name).trim_end_matches('/');
         !call.asks_for_attributes() && names.iter().any(|other| other == name)
     };
-    // What only root may read or set, `ucp` does not miss.
+    // What only root may read or set, `ucp` does not miss; what cp can't set on a file that its
+    // umask has closed to itself, `ucp` sets.
     let is_about_attribute = |line: &String| {
-        let attributes = ["attribute 'trusted.", "attribute 'security.capability'"];
+        let attributes =
+            ["attribute 'trusted.", "attribute 'security.capability'", "setting attribute 'user."];
         call.user != 0 && attributes.iter().any(|attribute| line.contains(attribute))
     };
-    call.persona == Persona::Ucp
-        && cp.stderr.iter().all(|line| is_about_standing(line) || is_about_attribute(line))
+    let is_about_stream = |line: &String| {
+        let name = line.strip_prefix("cp: preserving ").and_then(|line| line.split(" for ").nth(1));
+        let name = name.unwrap_or_default().trim_start_matches(['\'', '‘']);
+        let name = name.split(['\'', '’']).next().unwrap_or_default();
+        let stood = cp.before.get(Path::new(name));
+        stood.is_some_and(|stood| matches!(stood.kind, libc::S_IFIFO | libc::S_IFCHR))
+    };
+    let is_ucp = call.persona == Persona::Ucp;
+    let is_about_old_file = |line: &String| !call.in_place && is_refused_to_write(line);
+    cp.stderr.iter().all(|line| {
+        is_about_stream(line)
+            || is_ucp
+                && (is_about_standing(line) || is_about_attribute(line) || is_about_old_file(line))
+    })
 }
 
 /// Unless it is asked for them, `ucp` leaves its mode and times to a directory that was there, and
@@ -194,13 +279,35 @@ fn leaves_directory_above_failed_one(
         && cp.snapshot.keys().any(|path| is_left_out(&path))
 }
 
-/// Where a directory may not be listed, cp 9.1 puts the backup into its working directory; there it
-/// does not find it to take it back after a failure.
-fn fails_to_take_back_backup(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+/// Where a directory may not be listed, cp 9.1 puts the backup into its working directory, under
+/// whichever name; there it does not find it to take it back after a failure. `ucp` fails.
+fn puts_backup_elsewhere(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+    let is_lost = |line: &String| line.starts_with("cp: cannot un-backup ");
+    let fails = |line: &String| {
+        let is_backup = line.contains("back up failed on ") || line.contains("cannot backup ");
+        is_backup && line.contains("Permission denied")
+    };
     difference.field == "name"
         && difference.path.components().count() == 1
         && !ucp.snapshot.contains_key(&difference.path)
-        && cp.stderr.iter().any(|line| line.starts_with("cp: cannot un-backup "))
+        && (cp.stderr.iter().any(is_lost) || ucp.stderr.iter().any(fails))
+}
+
+/// cp makes a backup before it opens the source, and takes it back if that fails; `ucp` makes none,
+/// and leaves the directory alone.
+fn makes_no_backup_in_vain(
+    difference: &Difference,
+    stood: Option<&Entry>,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let Some((of_cp, of_ucp)) = both(difference, cp, ucp) else { return false };
+    let fails = |line: &String| line.starts_with("cp: cannot open ");
+    difference.field == "modified"
+        && of_cp.kind == libc::S_IFDIR
+        && of_cp.modified == Time::Now
+        && stood.is_some_and(|stood| stood.modified == of_ucp.modified)
+        && cp.stderr.iter().any(fails)
 }
 
 /// Of a directory that would be copied into itself cp makes some of the copy, until it notices;
@@ -223,10 +330,12 @@ fn leaves_no_part(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome)
     // A name that is printed otherwise than it is can't be looked for.
     let is_quoted = name.contains(|c: char| c.is_control() || c == '\'' || c == '\u{fffd}');
     let fails = |line: &String| {
-        let is_unreadable_directory = line.contains("open failed on ")
+        let is_about_directory = ["open failed on ", "enter failed on ", "cp: cannot access "];
+        let is_unreadable_directory = is_about_directory.iter().any(|what| line.contains(what))
             && stood.is_some_and(|stood| stood.kind == libc::S_IFDIR);
         // The name that it is called by may lead to another name of it.
-        let is_clone = line.contains(": clone failed on ");
+        let is_clone =
+            line.contains(": clone failed on ") || line.starts_with("cp: failed to clone ");
         let is_named = is_quoted || is_clone || is_unreadable_directory || line.contains(&*name);
         (line.contains(" failed on ") || line.starts_with("cp: ")) && is_named
     };
@@ -237,7 +346,13 @@ fn leaves_no_part(difference: &Difference, stood: Option<&Entry>, ucp: &Outcome)
         }
         _ => false,
     };
-    is_untouched && ucp.code == Some(1) && ucp.stderr.iter().any(fails)
+    // With --remove-destination cp has removed it before it opens the source.
+    let is_gone = difference.want == "nothing" && stood.is_some();
+    let is_open_failure =
+        |line: &String| line.contains("cannot open ") || line.contains("open failed on ");
+    is_untouched
+        && ucp.code == Some(1)
+        && ucp.stderr.iter().any(|line| fails(line) || is_gone && is_open_failure(line))
 }
 
 /// So a file that cp has taken one name from keeps it.
@@ -296,28 +411,40 @@ fn keeps_inherited_group_bit(
         && (gives_exactly || sticks || is_taken || has_special && ucp.mode == cp.mode | 0o2000)
 }
 
-/// What is made in such a directory has its group. cp changes the mode of a directory in which its
-/// owner may not write, twice, and the kernel takes the bit then from who is not in that group;
-/// `ucp` makes it so that it need not be changed before it is full.
-fn keeps_inherited_group(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+/// What is made in such a directory has its group. Where cp changes the mode of a directory before
+/// it is full, because its owner may not write in it, or nobody else before it has its owner, the
+/// kernel takes the bit from who is not in that group; `ucp` changes it last.
+fn keeps_inherited_group(
+    difference: &Difference,
+    call: &Call,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
     let Some((of_cp, of_ucp)) = both(difference, cp, ucp) else { return false };
-    let parent = difference.path.parent().and_then(|parent| ucp.snapshot.get(parent));
+    let mut above = difference.path.ancestors().skip(1).filter_map(|path| ucp.before.get(path));
     difference.field == "owner"
-        && parent.is_some_and(|parent| {
-            let is_closed = parent.mode & 0o700 != 0o700;
-            is_closed && of_ucp.owner == (of_cp.owner.0, parent.owner.1)
-        })
+        && of_cp.owner == (of_ucp.owner.0, call.user)
+        && above.any(|above| above.mode & 0o2000 != 0 && above.owner.1 == of_ucp.owner.1)
 }
 
 /// For who is not root, cp gives up on all attributes, lists among them, with the first that it may
 /// not read, and sets them when it may not write any more; `ucp` keeps what it may.
-fn keeps_more_attributes(difference: &Difference, cp: &Outcome, ucp: &Outcome) -> bool {
+fn keeps_more_attributes(
+    difference: &Difference,
+    call: &Call,
+    cp: &Outcome,
+    ucp: &Outcome,
+) -> bool {
+    let keeps_no_lists = call.persona == Persona::Ucp && !call.keeps_lists();
     let gave_up = |line: &String| line.starts_with("cp: getting attribute ");
     let has_given_up = cp.stderr.iter().any(gave_up);
     let Some((cp, ucp)) = both(difference, cp, ucp) else { return false };
     let mut kept = cp.attributes.iter();
     match difference.field {
-        "attributes" => kept.all(|(name, value)| ucp.attributes.get(name) == Some(value)),
+        "attributes" => kept.all(|(name, value)| {
+            let is_list = LISTS.iter().any(|list| name == list);
+            ucp.attributes.get(name) == Some(value) || is_list && keeps_no_lists
+        }),
         "mode" => has_given_up,
         _ => false,
     }
@@ -436,12 +563,21 @@ fn sets_special_bits_too(
     difference.field == "mode" && ucp.mode & !cp.mode == 0 && stayed & !(stood.mode & 0o7000) == 0
 }
 
+/// Whether two complaints may stand for each other: of a source that can't be opened and of a link
+/// at its target that leads nowhere, each tells what it meets first.
+pub(crate) fn may_complain_of_other(cp: &str, ucp: &str) -> bool {
+    cp.ends_with(" for reading: No such device or address")
+        && ucp.starts_with("cp: not writing through dangling symlink ")
+}
+
 /// Whether a line on standard output may be missing: cp tells of a file when it begins to copy it,
 /// `ucp` when that is done. It must have failed on this one. And `ucp` under its own name does not
 /// say that cp removes what stands in the way: it renames over that.
 pub(crate) fn may_be_silent_about(line: &str, call: &Call, complaints: &[String]) -> bool {
     if line.starts_with("removed '") {
-        return call.persona == Persona::Ucp;
+        let name = line["removed ".len()..].trim_matches('\'');
+        let fails = complaints.iter().any(|complaint| complaint.contains(name));
+        return call.persona == Persona::Ucp || fails;
     }
     let names: Vec<&str> = line.split(" -> ").map(|name| name.trim_matches('\'')).collect();
     complaints.iter().any(|complaint| names.iter().any(|name| complaint.contains(name)))

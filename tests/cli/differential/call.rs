@@ -23,8 +23,11 @@ pub(crate) struct Call {
     pub(crate) persona: Persona,
     /// Options that mean the same to both.
     pub(crate) words: Vec<&'static str>,
-    /// `ucp` replaces an existing file by another, cp writes into it: `ucp` is asked to do the same.
+    /// `ucp` replaces an existing file by another, cp writes into it: `ucp` is asked to do the same,
+    /// mostly.
     pub(crate) in_place: bool,
+    /// It is not asked to.
+    pub(crate) replaces: bool,
     pub(crate) sources: Vec<PathBuf>,
     pub(crate) target: PathBuf,
     pub(crate) form: Form,
@@ -74,22 +77,33 @@ impl Call {
             _ => Form::Last,
         };
         let user = if random.once_in(4) { NOBODY } else { 0 };
-        let mut call = Self {
+        // cp does not remove what is in the way of links then.
+        if words.contains(&"-l") || words.contains(&"-s") {
+            words.retain(|word| *word != "--attributes-only");
+        }
+        Self {
             persona,
             words,
             in_place: false,
+            replaces: random.once_in(4),
             sources: Vec::new(),
             target: PathBuf::from(TARGET),
             form,
             umask: pick(random, &[0o022, 0o022, 0o077, 0o002, 0o027, 0, 0o777]),
             user,
             answer: pick(random, &["y\n", "n\n", ""]),
-        };
-        // Several names of one file are not found through links yet.
-        if call.keeps_links() {
-            call.words.retain(|word| *word != "-L");
         }
-        call
+    }
+
+    /// A call by root for all of a tree, to one name.
+    pub(crate) fn of_all(other: &Self) -> Self {
+        Self {
+            words: vec!["-a"],
+            sources: vec![PathBuf::from(SOURCE)],
+            form: Form::Name,
+            user: 0,
+            ..other.clone()
+        }
     }
 
     /// Chooses what is copied of a tree.
@@ -112,15 +126,17 @@ impl Call {
         if self.sources.len() > 1 && self.form == Form::Name {
             self.form = Form::Last;
         }
-        // With -T cp follows a link that a slash is put after; `ucp` does not yet.
-        if random.once_in(10) && self.form != Form::Name {
+        if random.once_in(10) {
             self.target = PathBuf::from(format!("{TARGET}/"));
         }
     }
 
     /// Several sources share nothing: cp refuses to make the copy of one part of another again, as a
     /// hard link to a directory, which `ucp` copies twice.
+    ///
+    /// Nor the last name, where cp may fail on an attribute and forget that it has made the file.
     fn keep_apart(&mut self, nodes: &[Node]) {
+        let may_forget = self.user != 0 && self.words.iter().any(|word| word.contains("xattr"));
         let mut kept: Vec<PathBuf> = Vec::new();
         let node = |path: &PathBuf| nodes.iter().find(|node| node.path == *path);
         let is_link = |path: &PathBuf| match node(path).map(|node| &node.kind) {
@@ -130,8 +146,11 @@ impl Call {
             kind => matches!(kind, Some(Kind::Link(_))),
         };
         for source in &self.sources {
-            let overlaps =
-                kept.iter().any(|other| other.starts_with(source) || source.starts_with(other));
+            let overlaps = kept.iter().any(|other| {
+                other.starts_with(source)
+                    || source.starts_with(other)
+                    || may_forget && other.file_name() == source.file_name()
+            });
             if kept.is_empty() || (!overlaps && !is_link(source) && !is_link(&kept[0])) {
                 kept.push(source.clone());
             }
@@ -144,13 +163,19 @@ impl Call {
         let is_file =
             |node: &Node| matches!(node.kind, Kind::File(_) | Kind::HardLink(_) | Kind::Link(_));
         let stands = |node: &Node| node.path.starts_with(TARGET) && is_file(node);
-        self.in_place = self.persona == Persona::Ucp && nodes.iter().any(stands);
+        self.in_place = self.persona == Persona::Ucp && !self.replaces && nodes.iter().any(stands);
         let is_directory =
             |node: &Node| node.path == Path::new(TARGET) && node.kind == Kind::Directory;
         let goes_below = self.form != Form::Name && nodes.iter().any(is_directory);
         // Of a slash behind what is no directory each complains in its own words.
         if self.persona == Persona::Cp && !goes_below {
             self.target = PathBuf::from(TARGET);
+        }
+        let is_numbered = |node: &Node| node.path.as_os_str().as_encoded_bytes().ends_with(b".~1~");
+        if nodes.iter().any(is_numbered) {
+            for word in self.words.iter_mut().filter(|word| **word == "--backup=simple") {
+                *word = "--backup=existing";
+            }
         }
         // cp 9.1 makes the directories above, then fails to make `to/from/.`.
         if self.has("--parents") {
@@ -194,6 +219,22 @@ impl Call {
     /// names up, and makes a new file.
     pub(crate) fn keeps_links(&self) -> bool {
         self.keeps("links", &["-a", "-d"])
+    }
+
+    /// Whether `ucp` does not keep modes, as it does if nothing is said.
+    pub(crate) fn leaves_modes(&self) -> bool {
+        self.leaves("mode")
+    }
+
+    /// Whether `ucp` does not keep times, as it does if nothing is said.
+    pub(crate) fn leaves_times(&self) -> bool {
+        self.leaves("timestamps")
+    }
+
+    fn leaves(&self, what: &str) -> bool {
+        let names = |word: &&&str| word.split(['=', ',']).any(|name| name == what || name == "all");
+        let last = self.words.iter().rfind(names);
+        last.is_some_and(|word| word.starts_with("--no-preserve="))
     }
 
     /// Whether what is replaced stays under another name.
@@ -248,7 +289,13 @@ impl Call {
                 words[0] = "-RP";
             }
         }
-        words.extend(&self.words);
+        // cp 9.1 puts a simple backup into its working directory; cp 9.2 does not. Where nothing is
+        // numbered yet, this makes the same ones.
+        let simple = |word: &&'static str| match *word {
+            "--backup=simple" => "--backup=existing",
+            word => word,
+        };
+        words.extend(self.words.iter().map(simple));
         self.with_operands(&words)
     }
 

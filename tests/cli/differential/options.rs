@@ -35,6 +35,12 @@ pub(crate) const CHOICES: &[Choice] = &[
     words(&["--no-preserve=ownership"]),
     words(&["--no-preserve=links"]),
     words(&["--no-preserve=xattr"]),
+    words(&["--no-preserve=timestamps"]),
+    words(&["--no-preserve=all"]),
+    // Without SELinux cp refuses the one and takes no notice of the other.
+    words(&["--preserve=context"]),
+    words(&["-Z"]),
+    words(&["-x"]),
     words(&["--copy-contents"]),
     words(&["--reflink=auto"]),
     words(&["--reflink=never"]),
@@ -44,13 +50,13 @@ pub(crate) const CHOICES: &[Choice] = &[
     words(&["--sparse=always"]),
     words(&["--sparse=never"]),
     words(&["-n"]),
+    words(&["-i"]),
     words(&["-f"]),
     words(&["-u"]),
     words(&["-b"]),
     words(&["--backup"]),
     words(&["--backup=none"]),
-    // Not --backup=simple: cp 9.1 puts the backup into its working directory; cp 9.2 does not.
-    // Where nothing is numbered yet, `existing` makes the same backups.
+    words(&["--backup=simple"]),
     words(&["--backup=numbered"]),
     words(&["--backup=existing"]),
     words(&["--suffix=.old"]),

@@ -91,11 +91,11 @@ fn hold_pipes(world: &Path, nodes: &[Node]) -> Vec<File> {
 }
 
 /// Lines in order of the alphabet: who copies with several threads tells of files in no order.
+/// Behind a question no line ends.
 fn lines(bytes: &[u8]) -> Vec<String> {
-    let mut lines: Vec<String> = bytes
-        .split(|byte| *byte == b'\n')
-        .map(|line| String::from_utf8_lossy(line).into_owned())
-        .collect();
+    let text = String::from_utf8_lossy(bytes).replace("? cp: ", "?\ncp: ");
+    let text = text.replace("? ucp: ", "?\nucp: ");
+    let mut lines: Vec<String> = text.split('\n').map(|line| line.trim_end().to_owned()).collect();
     lines.retain(|line| !line.is_empty());
     lines.sort();
     lines

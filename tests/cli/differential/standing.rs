@@ -108,10 +108,19 @@ impl Plan<'_> {
             // Whether it is kept under the name of another's copy before or after that is made is as
             // they come from the directory.
             let may_stand = may_stand && !(self.call.backs_up() && has_backup(sources, node));
-            if is_wanted && may_stand && !has_names(sources, &node.path) {
+            let is_ordered = self.depends_on_order() && has_names(sources, &node.path);
+            if is_wanted && may_stand && !is_ordered {
                 self.stand(random, &path, node, is_operand);
             }
         }
+    }
+
+    /// Whether it shows which of several names of a file comes first: that one is copied into what
+    /// stands there, the others are linked; and `cp -u` links them to what it leaves alone, even if
+    /// links are not to be kept. Not where all that stands there goes.
+    fn depends_on_order(&self) -> bool {
+        let goes = self.call.has("--remove-destination") && !self.call.backs_up();
+        self.call.has("-u") || self.call.keeps_links() && !goes
     }
 
     fn stands(&self, path: &Path) -> bool {
@@ -146,9 +155,8 @@ impl Plan<'_> {
                 self.nodes.push(Node { path, ..source.clone() });
                 return;
             }
-            // Another name of something else. With -d or -a, cp makes a new file of it; `ucp` writes
-            // into it, as `cp` as well, which it should not.
-            3 if !self.call.keeps_links() => {
+            // Another name of something else.
+            3 => {
                 let first = Path::new(ASIDE).join(format!("first {}", self.nodes.len()));
                 let node = file(random, first.clone());
                 self.nodes.push(node.clone());
@@ -205,9 +213,7 @@ impl Plan<'_> {
     }
 }
 
-/// Whether a source has several names. Which of them is copied, and which are linked to that, is as
-/// they come from the directory, and shows where something stands; and `cp -u` links them to what it
-/// leaves alone, even if links are not to be kept.
+/// Whether a source has several names. Which of them comes first is as they come from the directory.
 fn has_names(sources: &[Node], path: &Path) -> bool {
     sources.iter().any(|node| match &node.kind {
         Kind::HardLink(first) => first == path || node.path == path,

@@ -209,6 +209,12 @@ fn shape(random: &mut Random) -> Shape {
     let seed = random.next() | 1;
     let part = |offset_bytes, length_bytes, seed| Part { offset_bytes, length_bytes, seed };
     let dense = |size_bytes| Shape { size_bytes, parts: vec![part(0, size_bytes, seed)] };
+    // The other ways that data takes.
+    match random.below(4000) {
+        0 => return dense((16 << 20) + random.below(2 << 20)),
+        1..=60 => return dense((256 << 10) + random.below(3 << 19)),
+        _ => {}
+    }
     match random.below(24) {
         0..=2 => Shape::default(),
         3 => dense(PAGE),
