@@ -113,6 +113,9 @@ impl Worker<'_> {
         } else if self.try_clone(source, status, target, &mut fell_back, labels).await? {
             self.job.progress.add_bytes(size);
             ((DataPath::Clone, PathReason::ExtentsShared), 0)
+        } else if size >= bytes_min && !self.has_ring_reads(source, status).await {
+            let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
+            ((DataPath::Small, PathReason::NoRingReads), hole_bytes)
         } else if size >= bytes_min {
             self.move_large(source, status, new, plan, &mut fell_back, labels).await?
         } else {
@@ -157,6 +160,11 @@ impl Worker<'_> {
     async fn is_attribute(&self, file: &File, status: &FileStatus) -> bool {
         status.size_bytes == PAGE_BYTES
             && matches!(self.magic(status.device, file).await, magic::SYSFS | magic::CONFIGFS)
+    }
+
+    /// Whether what moves blocks may read it.
+    pub(super) async fn has_ring_reads(&self, file: &File, status: &FileStatus) -> bool {
+        magic::has_ring_reads(self.magic(status.device, file).await)
     }
 
     /// Cuts a regular file to its length; others have none.

@@ -77,6 +77,13 @@ pub(super) fn has_trusted_map(magic: u64) -> bool {
     matches!(magic, EXT4 | XFS | BTRFS | TMPFS | F2FS | BCACHEFS)
 }
 
+/// Whether a ring may read there. After a short read io_uring goes on by itself, from where the file
+/// system has moved the position to; a file that FUSE opened with `FOPEN_DIRECT_IO` leaves it where
+/// it was (`fuse_direct_read_iter`, seen on Linux 6.18), and the same bytes come once more.
+pub(super) fn has_ring_reads(magic: u64) -> bool {
+    magic != FUSE
+}
+
 /// Whether it may tell only when a file is closed that something could not be written.
 pub(super) fn tells_at_close(magic: u64) -> bool {
     matches!(magic, NFS | CIFS | SMB2 | CEPH | FUSE | PLAN_9)

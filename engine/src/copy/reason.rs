@@ -25,6 +25,8 @@ pub enum PathReason {
         /// The smallest file that is moved in many blocks.
         bytes_min: u64,
     },
+    /// The source's file system misleads a ring that reads.
+    NoRingReads,
     /// The target takes bytes only one after the other.
     TargetIsStream,
     /// The source is no regular file.
@@ -114,6 +116,7 @@ impl PathReason {
             Self::AttributesOnly => "attributes-only",
             Self::Small { .. } => "small",
             Self::NotLarge { .. } => "not-large",
+            Self::NoRingReads => "no-ring-reads",
             Self::TargetIsStream => "target-is-stream",
             Self::SourceIsStream => "source-is-stream",
             Self::SizeUnknown => "size-unknown",
@@ -140,6 +143,7 @@ impl fmt::Display for PathReason {
             Self::AttributesOnly => f.write_str("only its attributes were asked for"),
             Self::Small { bytes_max } => write!(f, "it is no larger than {}", Bytes(bytes_max)),
             Self::NotLarge { bytes_min } => write!(f, "it is smaller than {}", Bytes(bytes_min)),
+            Self::NoRingReads => f.write_str("the source's file system misleads a ring that reads"),
             Self::TargetIsStream => f.write_str("the target takes bytes only one after the other"),
             Self::SourceIsStream => f.write_str("the source is not a regular file"),
             Self::SizeUnknown => f.write_str("the source does not tell its size"),

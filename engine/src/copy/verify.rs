@@ -251,7 +251,10 @@ impl Worker<'_> {
         alignment: u32,
         wanted: Wanted,
     ) -> Result<Found, Error> {
-        let is_large = size >= self.job.options.large_bytes_min;
+        let is_large = size >= self.job.options.large_bytes_min && {
+            let status = self.io.status_of(file).await?;
+            self.has_ring_reads(file, &status).await
+        };
         let (pool, depth) = match is_large {
             true => (self.block_pool()?, self.job.options.depth),
             false => (self.small_pool()?, 1),
