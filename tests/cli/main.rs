@@ -25,6 +25,7 @@ mod images;
 mod json;
 mod kill;
 mod kill_everywhere;
+mod lying;
 mod mirror;
 mod operands;
 mod output;

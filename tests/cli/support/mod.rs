@@ -4,6 +4,7 @@ mod extents;
 mod file_system;
 mod injector;
 mod loop_device;
+mod lying;
 mod run;
 mod scratch;
 mod tree;
@@ -15,7 +16,8 @@ pub(crate) use extents::{allocated_bytes, data_map, make_sparse};
 pub(crate) use file_system::{in_mount_namespace, on_file_system};
 pub(crate) use injector::Injector;
 pub(crate) use loop_device::LoopDevice;
-pub(crate) use run::{Background, Ran, UCP, run};
+pub(crate) use lying::{Lies, LyingFileSystem, Map};
+pub(crate) use run::{Background, Ran, UCP, run, run_within_a_minute};
 pub(crate) use scratch::Scratch;
 pub(crate) use tree::{Entry, bytes, leftovers, listing, make_odd_tree, set_times};
 

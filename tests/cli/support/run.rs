@@ -34,6 +34,13 @@ pub(crate) fn run(command: &mut Command) -> Ran {
     }
 }
 
+/// Runs `ucp` in a directory, and kills it if it takes longer than a minute: then it ended by a
+/// signal, which no test takes for an end.
+pub(crate) fn run_within_a_minute(words: &[&str], directory: &Path) -> Ran {
+    let mut command = Command::new("timeout");
+    run(command.args(["--signal=KILL", "60", UCP]).args(words).current_dir(directory))
+}
+
 impl fmt::Debug for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |bytes: &[u8]| {
