@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 
 use super::support::{Scratch, UCP, bytes, make_sparse, run};
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/access.md");
+pub(super) const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/access.md");
 
 /// Option sets, each with where it copies to.
 const RUNS: [(&[&str], Onto); 22] = [
@@ -136,19 +136,19 @@ fn above(path: &str) -> [&str; 2] {
 
 /// One row of the table.
 #[derive(Debug)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     calls: Vec<&'a str>,
-    places: Vec<&'a str>,
+    pub(super) places: Vec<&'a str>,
     with: Vec<&'a str>,
     without: Vec<&'a str>,
     /// The options that it needs one of; none if it is for every copy.
     options: Vec<&'a str>,
     /// Not every machine has what makes a copy do it.
-    is_rare: bool,
+    pub(super) is_rare: bool,
 }
 
 /// The table of the page: the one whose first column is headed `Calls`.
-fn rows(page: &str) -> Vec<Row<'_>> {
+pub(super) fn rows(page: &str) -> Vec<Row<'_>> {
     let lines = page.lines().skip_while(|line| !line.starts_with("| Calls |")).skip(2);
     let rows: Vec<_> = lines.take_while(|line| line.starts_with('|')).map(Row::parse).collect();
     assert!(rows.len() > 20, "the page has {} rows", rows.len());
@@ -171,7 +171,7 @@ impl<'a> Row<'a> {
         Self { calls, places, with, without, options, is_rare: when.contains("rarely") }
     }
 
-    fn allows(&self, asked: &Asked, options: &[&str]) -> bool {
+    pub(super) fn allows(&self, asked: &Asked, options: &[&str]) -> bool {
         let is_at = |(pattern, place): (&&str, &String)| match pattern.strip_suffix('*') {
             Some(start) => place.starts_with(start),
             None => place == pattern,
@@ -187,14 +187,14 @@ impl<'a> Row<'a> {
 }
 
 /// A call as the table speaks of it.
-struct Asked {
+pub(super) struct Asked {
     call: String,
-    places: Vec<String>,
+    pub(super) places: Vec<String>,
     flags: BTreeSet<String>,
 }
 
 impl Asked {
-    fn of(call: &str, operands: &[&str]) -> Self {
+    pub(super) fn of(call: &str, operands: &[&str]) -> Self {
         let (name, rest) = call.split_once('(').unwrap();
         // An older strace does not know it (it is from Linux 6.5), and shows numbers.
         let name = if name == "syscall_0x1c3" { "cachestat" } else { name };

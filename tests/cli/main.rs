@@ -31,6 +31,7 @@ mod operands;
 mod output;
 mod persona;
 mod publication;
+mod races;
 mod reflink;
 mod rehearsal;
 mod remove_source;

@@ -82,8 +82,8 @@ fn attack(engine: &str) {
 }
 
 /// Where it happens: `source`, `target`, the links in `lures`, and `outside`.
-struct Arena {
-    place: Scratch,
+pub(super) struct Arena {
+    pub(super) place: Scratch,
     outside: Vec<State>,
 }
 
@@ -98,7 +98,7 @@ struct State {
 }
 
 impl Arena {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let place = Scratch::new();
         for root in ["source", "outside"] {
             place.make_directory(format!("{root}/dir/deep"));
@@ -127,7 +127,7 @@ impl Arena {
     }
 
     /// Sets the stage once more.
-    fn prepare(&self, has_old: bool) {
+    pub(super) fn prepare(&self, has_old: bool) {
         for name in ["target", "lures"] {
             let _ = fs::remove_dir_all(self.place.path(name));
             self.place.make_directory(name);
@@ -166,12 +166,21 @@ impl Arena {
         })
     }
 
-    fn check(&self, what: &str) {
+    pub(super) fn check(&self, what: &str) {
         let now = states(&self.place.path("outside"));
         assert_eq!(now, self.outside, "{what}: read or written outside");
         for name in ["target", "lures"] {
             no_secret(&self.place.path(name), what);
         }
+    }
+
+    /// The same where links may be followed: what they lead to is read, and never changed.
+    pub(super) fn check_unchanged(&self, what: &str) {
+        let mut now = states(&self.place.path("outside"));
+        for (now, before) in now.iter_mut().zip(&self.outside) {
+            now.accessed = before.accessed;
+        }
+        assert_eq!(now, self.outside, "{what}: written outside");
     }
 }
 

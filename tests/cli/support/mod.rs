@@ -7,6 +7,7 @@ mod loop_device;
 mod lying;
 mod run;
 mod scratch;
+mod stepper;
 mod tree;
 
 use std::thread;
@@ -19,6 +20,7 @@ pub(crate) use loop_device::LoopDevice;
 pub(crate) use lying::{Lies, LyingFileSystem, Map};
 pub(crate) use run::{Background, Ran, UCP, run, run_within_a_minute};
 pub(crate) use scratch::Scratch;
+pub(crate) use stepper::{Call, Then, step};
 pub(crate) use tree::{Entry, bytes, leftovers, listing, make_odd_tree, set_times};
 
 /// Ends the test here if it can't have what it needs: fails where `UCP_REQUIRE_KERNEL=1` says that
