@@ -93,7 +93,7 @@ impl Worker<'_> {
         let source = opened.map_err(|error| on_source(error.doing("enter")))?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         if is_followed && let Err(error) = parent.check_no_loop(&status) {
-            self.check_no_file(parent, &labels).await?;
+            self.check_no_file(&parent_target, &labels).await?;
             return Err(on_source(error));
         }
         let place = Place::at(&parent_source, name);
@@ -145,12 +145,8 @@ impl Worker<'_> {
 
     /// Fails if no directory stands where one would go: as in cp, that comes before other reasons not
     /// to copy it.
-    async fn check_no_file(
-        &self,
-        parent: &Arc<Directory>,
-        labels: &Entry<'_>,
-    ) -> Result<(), Error> {
-        let standing = self.io.status_at(Place::at(&parent.target, labels.name), false).await;
+    async fn check_no_file(&self, parent: &File, labels: &Entry<'_>) -> Result<(), Error> {
+        let standing = self.io.status_at(Place::at(parent, labels.name), false).await;
         let standing = standing.ok().flatten();
         if standing.is_some_and(|standing| standing.kind != FileKind::Directory) {
             let error = Error::refused("create", Refusal::DirectoryOntoFile);
