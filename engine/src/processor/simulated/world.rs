@@ -10,6 +10,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -425,6 +426,11 @@ impl SimulatedWorld {
     #[must_use]
     pub fn now(&self) -> WallTime {
         self.lock().wall_time()
+    }
+
+    /// Lets time pass in which nothing happens.
+    pub fn pass(&self, duration: Duration) {
+        self.lock().clock += u64::try_from(duration.as_nanos()).unwrap_or(0);
     }
 
     /// Removes a file, a link or an empty directory, as another process would.
