@@ -75,8 +75,8 @@ pub const BATCH_FILE_BYTES_MAX: u64 = LARGE_BYTES_MIN;
 /// So few files are synced one by one: a sync of the file system writes what others have written,
 /// too.
 pub const BATCH_ALONE_MAX: usize = 4;
-/// A file of this size or more keeps a journal while it is copied, to go on after an interruption:
-/// below, copying it again takes no longer than a blink.
+/// A file of this size or more keeps a journal while it is copied, to go on after an interruption,
+/// and a stage with so much in it is kept: below, copying it again takes no longer than a blink.
 pub const RESUME_BYTES_MIN: u64 = 128 * MIB;
 /// How often its journal notes how far it came.
 pub const JOURNAL_EVERY_BYTES: u64 = 64 * MIB;
@@ -84,6 +84,9 @@ pub const JOURNAL_EVERY_BYTES: u64 = 64 * MIB;
 pub const JOURNAL_NOTES_A_SYNC: u64 = 16;
 /// Bytes of a journal that are read: some 50,000 records, so 3 TiB. What is behind is copied again.
 pub const JOURNAL_BYTES_MAX: u32 = 1 << 20;
+/// A source that was touched later than so long before a copy began is copied anew when that copy is
+/// gone on with: the coarsest time that a file system keeps, and something for the clock's own steps.
+pub const TIME_DOUBT_SECONDS: i64 = 2;
 /// How often a copy of a file begins again because the source was changed meanwhile.
 pub const SOURCE_CHANGED_RETRIES: u32 = 1;
 /// How many temporary names are tried before the copy of a file is given up.

@@ -36,6 +36,7 @@ mod reflink;
 mod rehearsal;
 mod remove_source;
 mod resume;
+mod resume_tree;
 mod sandbox;
 mod selection;
 mod signals;

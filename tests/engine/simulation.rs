@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ucp_engine::copy::{
     Cancellation, Direct, Durability, Event, Holes, Keep, KeepMode, Observer, PipelineMode,
@@ -62,6 +63,8 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
     for what in [
         "cancelled",
         "killed",
+        "gone on with after a kill",
+        "gone on with after a cancellation",
         "power cut",
         "power cut meanwhile",
         "done before a power cut",
@@ -82,6 +85,8 @@ fn variable(name: &str) -> Option<u64> {
 #[derive(Clone, Debug, Default)]
 struct Told {
     copied: BTreeSet<PathBuf>,
+    /// What an interrupted copy had left whole: no target is said to be up to date otherwise.
+    taken_over: BTreeSet<PathBuf>,
     /// What is on stable storage, and whether with all that was copied below it.
     done: Vec<(PathBuf, bool)>,
 }
@@ -96,6 +101,7 @@ impl Observer for Listener {
             Event::Copied(copied) => {
                 told.copied.insert(copied.target.to_owned());
             }
+            Event::UpToDate { target, .. } => drop(told.taken_over.insert((*target).to_owned())),
             Event::Done(done) => told.done.push((done.target.to_owned(), done.is_tree)),
             _ => {}
         }
@@ -132,6 +138,8 @@ impl Scenario {
         choose_options(&mut request, &mut random);
         choose_verification(&mut request, &mut Random::new(seed ^ 0x7665_7269));
         let before = tree(&world, "/");
+        // What was touched a moment before a copy is taken over by no later one.
+        world.pass(Duration::from_secs(60));
         Self { seed, world, has_device, request, names, before }
     }
 
@@ -227,7 +235,8 @@ impl Scenario {
             *counts.entry("done before a power cut".to_owned()).or_default() += done;
             // What was not synced is taken for copied by nobody.
             world.add_file(BOOT, "22222222-2222-4222-8222-222222222222\n");
-            self.check_second_run(&world, &record);
+            let taken_over = self.check_second_run(&world, &record);
+            assert_eq!(taken_over, 0, "seed {}: taken over after a power cut", self.seed);
         }
         let told = listener.0.lock().unwrap().clone();
         let done = self.check_done(&self.world.crash(!self.seed), &told, &record);
@@ -238,10 +247,14 @@ impl Scenario {
             count("killed");
             self.check_published(&world, &record, "after a kill");
             self.check_moved(&world, &record, "after a kill");
-            self.check_second_run(&world, &record);
+            if self.check_second_run(&world, &record) > 0 {
+                count("gone on with after a kill");
+            }
         } else if random.once_in(4) {
             count("second run");
-            self.check_second_run(&self.world, &record);
+            if self.check_second_run(&self.world, &record) > 0 {
+                count("gone on with after a cancellation");
+            }
         }
         counts
     }
@@ -459,13 +472,15 @@ impl Scenario {
     }
 
     /// A second run, in which nothing goes wrong, copies everything and leaves nothing behind.
-    fn check_second_run(&self, world: &SimulatedWorld, record: &FaultRecord) {
+    /// Returns how many files of the first one it took over.
+    fn check_second_run(&self, world: &SimulatedWorld, record: &FaultRecord) -> usize {
         let seed = self.seed;
         let source_before = tree(world, "/source");
         if variable("UCP_SEED").is_some() {
             println!("before the second run:\n{}{:?}", world.describe("/target"), self.request);
         }
-        let summary = self.copy(world, FaultPlan::none(), &(), &Cancellation::default());
+        let listener = Listener::default();
+        let summary = self.copy(world, FaultPlan::none(), &listener, &Cancellation::default());
         let summary = match summary {
             Ok(summary) => summary,
             Err(error) => panic!("seed {seed}: the second run did not begin: {error}"),
@@ -499,6 +514,13 @@ impl Scenario {
                 assert!(is_equal, "seed {seed}: {target:?} differs after the second run");
             }
         }
+        let is_made_anew = !self.moves() && !self.request.options.in_place;
+        if record.changes().is_empty() && !has_link && is_made_anew {
+            self.check_complete(world, record, "after the second run");
+        }
+        let told = listener.0.lock().unwrap();
+        assert_eq!(summary.up_to_date, told.taken_over.len() as u64, "seed {seed}");
+        told.taken_over.len()
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) struct Safety {
     /// Publish also what was changed while it was copied, twice; it is said, and marked in --json
     #[arg(long)]
     pub(crate) allow_changed: bool,
-    /// Begin again with large files that were interrupted, and keep nothing of one that is
+    /// Begin again with large files and new directories that were interrupted, and keep nothing of
+    /// one that is
     #[arg(long)]
     pub(crate) no_resume: bool,
     /// Give up all files but the sources and the target's place before anything is done (Landlock)

@@ -41,7 +41,10 @@ pub(crate) const FILES: [Meaning; 3] = [
         "a file that is being made, beside its place, locked meanwhile. The next copy to the same \
          name removes what a killed one left",
     ),
-    (".ucp-*.stage", "the same of a directory"),
+    (
+        ".ucp-*.stage",
+        "the same of a directory. The same copy, made again before the next boot, goes on with it",
+    ),
     (
         "/proc/sys/kernel/io_uring_disabled",
         "where the system may have forbidden io_uring; ucp then uses threads, and -v says so",

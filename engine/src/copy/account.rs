@@ -50,7 +50,8 @@ pub enum Event<'a> {
     /// A target is on stable storage: its data, metadata and name, and the directories above as far
     /// as this run has made them. Only with [`super::Durability::Full`].
     Done(&'a Done<'a>),
-    /// What stands at the target is the source's copy already: nothing was written.
+    /// What stands at the target, or in what an interrupted run has left of it, is the source's copy
+    /// already: nothing was written.
     UpToDate {
         /// Which.
         source: &'a Path,
@@ -111,12 +112,12 @@ pub enum Event<'a> {
         /// Which.
         source: &'a Path,
     },
-    /// The copy of a large file was interrupted. What there is of it is kept, and the same copy, made
-    /// again, goes on from there.
+    /// The copy of a large file or of a directory was interrupted. What there is of it is kept, and
+    /// the same copy, made again, goes on from there.
     Kept {
         /// Which.
         target: &'a Path,
-        /// Where what there is of it lies, with a journal beside it.
+        /// Where what there is of it lies; of a file, with a journal beside it.
         temporary: &'a Path,
         /// How much of it is written.
         bytes: u64,
@@ -350,7 +351,8 @@ pub struct Summary {
     pub removed: u64,
     /// Names that the user wanted left out; of an excluded directory only its own.
     pub excluded: u64,
-    /// Files that stood at the target already, and needed no copy.
+    /// Files that stood at the target already, or in what an interrupted run has left of it, and
+    /// needed no copy.
     pub up_to_date: u64,
     /// Files that were read back from their device and are right.
     pub verified_device: u64,

@@ -11,6 +11,7 @@
 use super::access::{
     Attribute, Heritage, Owner, SET_ID, SPECIAL, Wanted, attribute, mode, without_list,
 };
+use super::continuation::Staging;
 use super::publish::{Made, NewFile, Target};
 use super::worker::{Labels, Worker};
 use super::{Context, Keep, KeepMode, access};
@@ -33,6 +34,8 @@ pub(super) struct Pair<'a> {
     pub(super) target: &'a File,
     /// What is known of the copy.
     pub(super) copy: Known,
+    /// The stage that it is in, if its times vouch for it there.
+    pub(super) staging: Option<&'a Staging>,
 }
 
 /// What is known of a copy before its attributes are set.
@@ -66,6 +69,7 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let preserve = &self.job.options.preserve;
+        self.has_lost.set(false);
         let owner = self.keep_owner(&pair, labels).await?;
         let mut lists = Lists::default();
         if preserve.wants_attributes() {
@@ -79,6 +83,11 @@ impl Worker<'_> {
             self.keep_mode(&pair, owner, lists, labels).await?;
         }
         if preserve.timestamps {
+            if let Some(staging) = pair.staging
+                && self.has_lost.get()
+            {
+                self.unmark(staging).await?;
+            }
             let changed = self.set_times(&pair).await;
             // What is written in place may be another's.
             let is_needed = preserve.is_asked || !pair.copy.is_existing;
@@ -102,7 +111,8 @@ impl Worker<'_> {
         let status = FileStatus { kind: FileKind::SymbolicLink, ..*source };
         let place = Place::at(&target.directory, &target.name);
         let (link, _) = self.open_made_node(place, &status).await?;
-        let pair = Pair { source: &link, status: &status, target: &link, copy: Known::default() };
+        let (source, target, copy) = (&link, &link, Known::default());
+        let pair = Pair { source, status: &status, target, copy, staging: None };
         let changed = self.set_times(&pair).await;
         self.tell(changed, Keep::Required, labels).map(drop)
     }
@@ -358,7 +368,8 @@ impl Worker<'_> {
             let changed = self.change_mode(&new.file, self.mode_made_with(status, &new.target));
             return self.tell(changed.await, Keep::Required, labels).map(drop);
         }
-        let pair = Pair { source, status, target: &new.file, copy: new.known };
+        let staging = new.target.staging.as_deref();
+        let pair = Pair { source, status, target: &new.file, copy: new.known, staging };
         self.keep_attributes(pair, labels).await
     }
 
@@ -391,9 +402,13 @@ impl Worker<'_> {
         match keep {
             Keep::No | Keep::Silently => {}
             Keep::Desired => {
+                self.has_lost.set(true);
                 self.warn(labels, &format!("{} failed: {}", error.what(), error.reason()));
             }
-            Keep::Required => self.fail(&error),
+            Keep::Required => {
+                self.has_lost.set(true);
+                self.fail(&error);
+            }
         }
         Ok(None)
     }
@@ -409,19 +424,29 @@ impl Worker<'_> {
         self.io.perform(Operation::ChangeMode(change)).await.map(drop)
     }
 
-    async fn change_owner(&self, file: &File, owner: Option<u32>, group: u32) -> Result<(), Error> {
+    pub(super) async fn change_owner(
+        &self,
+        file: &File,
+        owner: Option<u32>,
+        group: u32,
+    ) -> Result<(), Error> {
         let subject = Subject::File(file.clone());
         let change = ChangeOwner { subject, owner, group: Some(group) };
         self.io.perform(Operation::ChangeOwner(change)).await.map(drop)
     }
 
-    async fn set_attribute(&self, file: &File, name: Name, value: Vec<u8>) -> Result<(), Error> {
+    pub(super) async fn set_attribute(
+        &self,
+        file: &File,
+        name: Name,
+        value: Vec<u8>,
+    ) -> Result<(), Error> {
         let set = SetAttribute { file: file.clone(), name, value: Buffer::Vec(value) };
         self.io.perform(Operation::SetAttribute(set)).await.map(drop)
     }
 
     /// Takes an attribute away, if it is there.
-    async fn remove_attribute(&self, file: &File, name: Name) -> Result<(), Error> {
+    pub(super) async fn remove_attribute(&self, file: &File, name: Name) -> Result<(), Error> {
         let remove = RemoveAttribute { file: file.clone(), name };
         match self.io.perform(Operation::RemoveAttribute(remove)).await {
             Err(error) if matches!(error.errno(), Some(Errno::ENODATA | Errno::EOPNOTSUPP)) => {
@@ -461,7 +486,7 @@ impl Worker<'_> {
     }
 
     /// The names of a file's attributes, each ended by NUL; none where there are no such things.
-    async fn list_attributes(&self, file: &File) -> Result<Vec<u8>, Error> {
+    pub(super) async fn list_attributes(&self, file: &File) -> Result<Vec<u8>, Error> {
         let mut room = ATTRIBUTE_BYTES;
         loop {
             let buffer = Buffer::Vec(vec![0; room]);

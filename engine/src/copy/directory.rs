@@ -10,6 +10,7 @@ use nix::libc;
 
 use super::access::Heritage;
 use super::attributes::{Known, Pair};
+use super::continuation::{Continued, Staging};
 use super::hard_links::Anchor;
 use super::listing::ListedNames;
 use super::mirror::Root;
@@ -46,6 +47,10 @@ pub(super) struct Directory {
     pub(super) is_created: bool,
     /// It is a stage itself, to be published when it is finished.
     stage: Option<Stage>,
+    /// What it shares with all that is in the same stage.
+    staging: Option<Arc<Staging>>,
+    /// An interrupted run has left it: which of the names in it are copied by now.
+    pub(super) continued: Option<Continued>,
     /// The directory above, where it was made in the open and is no part of this tree: its name is
     /// to be made durable there.
     above: Option<File>,
@@ -102,10 +107,16 @@ impl Worker<'_> {
         let on_both = |error: Error| on_source(error).copying(labels.target());
         parent.check_not_a_copy(&status).map_err(on_both)?;
         let is_staged = parent.is_staged;
-        let (target, made_with, stage) = self
-            .open_or_make(&parent_target, name, &status, is_staged)
-            .await
-            .map_err(|error| error.on(labels.target()).copying(labels.source()))?;
+        let taken_up = self.take_up_directory(parent, &parent_target, name).await;
+        let taken_up = taken_up.map_err(|error| error.on(labels.target()))?;
+        let is_continued = taken_up.is_some();
+        let (target, made_with, stage) = match taken_up {
+            Some(directory) => (directory, Some(0o700), None),
+            None => self
+                .open_or_make(&parent_target, name, &status, is_staged)
+                .await
+                .map_err(|error| error.on(labels.target()).copying(labels.source()))?,
+        };
         let is_imagined = self.is_rehearsal() && made_with.is_some();
         if is_imagined {
             self.tell_rehearsed_directory(is_staged, &labels);
@@ -121,6 +132,9 @@ impl Worker<'_> {
             None => OnceLock::new(),
         };
         let listed = labels.listed().and_then(ListedNames::new);
+        let staging = stage.as_ref().map(Stage::staging).or(parent.staging.as_ref()).cloned();
+        let continued = continued(is_continued, stage.as_ref());
+        parent.note_copied(name);
         Ok(Directory {
             parent: Some(Arc::clone(parent)),
             source_path: PathBuf::from(name.as_os_str()),
@@ -133,6 +147,8 @@ impl Worker<'_> {
             is_staged: is_staged || stage.is_some() || is_imagined,
             is_created: self.note_directory(&target_status, name.as_os_str(), made_with.is_some()),
             stage,
+            staging,
+            continued,
             above: None,
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
@@ -186,7 +202,7 @@ impl Worker<'_> {
                 return Ok((self.open_standing(parent, name).await?, None, None));
             }
             if self.job.options.stage == StageOption::Auto {
-                let (stage, directory) = self.make_stage(parent, name).await?;
+                let (stage, directory) = self.make_stage(parent, name, source).await?;
                 return Ok((directory, Some(0o700), Some(stage)));
             }
         }
@@ -305,9 +321,18 @@ impl Worker<'_> {
 
     /// Mode and times last: nothing is written into it any more.
     async fn finish(&self, directory: &Directory) -> Result<(), Error> {
+        if let Some(stage) = &directory.stage
+            && !self.job.cancellation.is_cancelled()
+            && let Err(error) = self.sync_early(stage).await
+        {
+            self.remove_stage(stage).await;
+            return Err(error);
+        }
         if self.job.cancellation.is_cancelled() {
             self.summary.borrow_mut().was_cancelled = true;
-            if let Some(stage) = &directory.stage {
+            if let Some(stage) = &directory.stage
+                && !self.keep_stage(stage, directory)
+            {
                 self.remove_stage(stage).await;
             }
             return Ok(());
@@ -317,6 +342,7 @@ impl Worker<'_> {
             return Ok(());
         }
         let sides = self.opened_sides(directory).await?;
+        self.remove_uncopied(directory, &sides.1).await;
         if let Err(error) = self.finish_attributes(directory, &sides).await {
             // It was cancelled: what has not its mode is not shown.
             if let Some(stage) = &directory.stage {
@@ -367,6 +393,10 @@ impl Worker<'_> {
         directory: &Directory,
         (source, target): &(File, File),
     ) -> Result<(), Error> {
+        if let Some(stage) = &directory.stage {
+            // Where it may not be written any more, this could not be taken away.
+            self.unmark(stage.staging()).await?;
+        }
         let is_existing = directory.made_with.is_none();
         if is_existing && !self.job.options.preserve.is_asked {
             return Ok(());
@@ -379,7 +409,7 @@ impl Worker<'_> {
             inherited: directory.heritage.permissions.filter(|_| !is_existing),
             ..Known::default()
         };
-        let pair = Pair { source, status: &directory.status, target, copy };
+        let pair = Pair { source, status: &directory.status, target, copy, staging: None };
         self.keep_attributes(pair, directory).await
     }
 }
@@ -390,6 +420,8 @@ impl Directory {
         Target {
             is_staged: self.is_staged,
             is_in_created: self.is_created,
+            is_continued: self.continued.is_some(),
+            staging: self.staging.clone(),
             heritage: self.heritage,
             ..Target::new(target, name.clone())
         }
@@ -427,6 +459,8 @@ impl Directory {
         heritage: Heritage,
     ) -> Self {
         let anchor = OnceLock::from(Anchor::open(&target.0));
+        let staging = stage.as_ref().map(Stage::staging).cloned();
+        let continued = continued(false, stage.as_ref());
         Self {
             parent: None,
             source_path: source.2.to_owned(),
@@ -439,6 +473,8 @@ impl Directory {
             is_staged: stage.is_some(),
             is_created,
             stage,
+            staging,
+            continued,
             above,
             is_name_durable: AtomicBool::new(false),
             has_open_links: AtomicBool::new(false),
@@ -447,6 +483,11 @@ impl Directory {
             listed: None,
             pending: AtomicUsize::new(1),
         }
+    }
+
+    /// The mode that its copy had when it was made or opened.
+    pub(super) fn target_mode(&self) -> u32 {
+        self.target_status.mode
     }
 
     /// The device that its copy is on.
@@ -569,6 +610,13 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// What is known of the names in a directory if an interrupted run has left it, or the stage that it
+/// is.
+fn continued(is_continued: bool, stage: Option<&Stage>) -> Option<Continued> {
+    let is_continued = is_continued || stage.is_some_and(|it| it.staging().is_continued());
+    is_continued.then(Continued::default)
 }
 
 impl Entry<'_> {

@@ -52,6 +52,43 @@ impl Worker<'_> {
                 }
             }
         };
+        self.tell_up_to_date(digest, status, labels);
+        if check == CheckExisting::Hash {
+            self.remove_compared(status, &standing, target, labels).await;
+        }
+        Ok(true)
+    }
+
+    /// Counts a copy in a stage that an interrupted run has left as this one's, if what is asked for
+    /// shows that it is right: it is verified if copies are, and read if a digest of it is wanted.
+    pub(super) async fn accept(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        target: &Target,
+        standing: &FileStatus,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        let wanted = self.wanted();
+        let digest = if wanted.units.is_some() {
+            match self.compare(source, status, target, standing, labels).await? {
+                Ok(digest) => digest,
+                Err(difference) => {
+                    self.warn_of_target(&difference, labels);
+                    return Ok(false);
+                }
+            }
+        } else {
+            self.digest_of(target, standing, labels).await?
+        };
+        if wanted.whole.is_some() && digest.is_none() {
+            return Ok(false);
+        }
+        self.tell_up_to_date(digest, status, labels);
+        Ok(true)
+    }
+
+    fn tell_up_to_date(&self, digest: Option<Digest>, status: &FileStatus, labels: &dyn Labels) {
         if let Some(digest) = digest {
             self.list_in_manifest(digest, status.size_bytes, labels);
         }
@@ -60,10 +97,6 @@ impl Worker<'_> {
             let (source, target) = (&labels.source(), &labels.target());
             self.job.observer.on_event(&Event::UpToDate { source, target });
         }
-        if check == CheckExisting::Hash {
-            self.remove_compared(status, &standing, target, labels).await;
-        }
-        Ok(true)
     }
 
     /// The digest of a target that is not read otherwise, if a list needs it.

@@ -56,7 +56,9 @@ impl Worker<'_> {
             return self.rehearse_file(status, target, labels).await;
         }
         self.job.progress.find_file(status.size_bytes);
-        if self.is_up_to_date(source, status, target, labels).await? {
+        if self.is_up_to_date(source, status, target, labels).await?
+            || self.is_taken_over(source, status, target, labels).await?
+        {
             self.job.progress.add_bytes(status.size_bytes);
             self.job.progress.add_file();
             return Ok(());
@@ -235,6 +237,9 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(), Error> {
         let backup = new.backup.get().cloned();
+        if let Some(staging) = &new.target.staging {
+            staging.add_bytes(moved.bytes);
+        }
         let goes = self.may_stand_alone(&new, moved.verified, labels).await?;
         self.close(new, labels).await?;
         if let Some(digest) = &moved.digest {

@@ -244,6 +244,7 @@ impl Worker<'_> {
         let from = self.find_first(first).await?;
         let place = Place::at(&target.directory, &target.name);
         let (publication, backup) = if target.is_staged {
+            self.clear(target).await;
             let link = Link { source: from, target: place, follow: false };
             self.io.perform(Operation::Link(link)).await?;
             (Publication::Staged, None)

@@ -144,6 +144,7 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<(Publication, Option<Name>), Error> {
         let place = Place::at(&target.directory, &target.name);
+        self.clear(target).await;
         match self.io.perform(node.make(place.clone())).await {
             Ok(_) => {
                 let kept = self.keep_node_attributes(node, place, target, labels).await;
@@ -269,7 +270,7 @@ impl Worker<'_> {
             inherited: target.heritage.permissions,
             ..Known::default()
         };
-        let pair = Pair { source: &source, status, target: &copy, copy: known };
+        let pair = Pair { source: &source, status, target: &copy, copy: known, staging: None };
         self.keep_attributes(pair, labels).await
     }
 

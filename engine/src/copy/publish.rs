@@ -7,11 +7,13 @@
 //! ```
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
 
 use nix::libc;
 
 use super::access::Heritage;
 use super::attributes::Known;
+use super::continuation::Staging;
 use super::journal::Reached;
 use super::publication::{Decision, Standing, decide};
 use super::resume::Journal;
@@ -40,6 +42,10 @@ pub(super) struct Target {
     pub(super) heritage: Heritage,
     /// It is in a directory that this run has made, and that is published already.
     pub(super) is_in_created: bool,
+    /// An interrupted run has left the directory, and maybe something under this name.
+    pub(super) is_continued: bool,
+    /// What it shares with all that is in the same stage.
+    pub(super) staging: Option<Arc<Staging>>,
     /// It is a backup itself, and gets none.
     pub(super) is_backup: bool,
     /// What was found there when it was asked whether it may be replaced.
@@ -91,6 +97,8 @@ impl Target {
             is_operand: false,
             heritage: Heritage::default(),
             is_in_created: false,
+            is_continued: false,
+            staging: None,
             is_backup: false,
             seen: Seen::NotLooked,
         }
@@ -448,7 +456,7 @@ impl Worker<'_> {
         let place = Place { directory: Some(target.directory.clone()), name: parent? };
         let directory = self.open_directory(place).await.map_err(label)?;
         let name = Name::new(leaf).map_err(|errno| Error::from_errno("open", errno))?;
-        Ok(Target { directory, name, ..*target })
+        Ok(Target { directory, name, ..target.clone() })
     }
 
     /// Opens a directory that the user named, for names in it and for syncing it; where it may not

@@ -120,11 +120,16 @@ impl Worker<'_> {
         })
     }
 
-    async fn boot(&self) -> Option<BootId> {
+    /// Which boot of the machine this is, where the kernel tells.
+    pub(super) async fn boot(&self) -> Option<BootId> {
+        if let Some(boot) = self.job.boot.get() {
+            return Some(*boot);
+        }
         let place = Place::path("/proc/sys/kernel/random/boot_id").ok()?;
         let file = self.io.open(Open::read(place)).await.ok()?;
         let text = self.read_start(file, 64).await?;
-        text.get(..size_of::<BootId>())?.try_into().ok()
+        let boot = text.get(..size_of::<BootId>())?.try_into().ok()?;
+        Some(*self.job.boot.get_or_init(|| boot))
     }
 
     /// The first bytes of a file, at most so many, as far as one read brings them.

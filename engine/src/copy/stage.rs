@@ -1,7 +1,10 @@
 //! Stages: directories that are made out of sight, and published whole by one rename.
 
+use std::sync::Arc;
+
 use nix::libc;
 
+use super::continuation::Staging;
 use super::temporary::stage_name;
 use super::worker::Worker;
 use super::{Durability, Overwrite};
@@ -20,6 +23,7 @@ pub(super) struct Stage {
     parent: File,
     name: Name,
     final_name: Name,
+    staging: Arc<Staging>,
 }
 
 impl Stage {
@@ -27,8 +31,16 @@ impl Stage {
         &self.parent
     }
 
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
     pub(super) fn final_name(&self) -> &Name {
         &self.final_name
+    }
+
+    pub(super) fn staging(&self) -> &Arc<Staging> {
+        &self.staging
     }
 }
 
@@ -55,32 +67,40 @@ impl Level {
 }
 
 impl Worker<'_> {
-    /// Makes a stage for the directory `name`, mode 0700, and locks it. What a killed run has left
-    /// of it is removed first.
+    /// Makes a stage for the directory `name`, mode 0700, and locks it. What an interrupted run has
+    /// left of it is gone on with, or removed first.
     pub(super) async fn make_stage(
         &self,
         parent: &File,
         name: &Name,
+        source: &FileStatus,
     ) -> Result<(Stage, File), Error> {
         for attempt in 0..TEMPORARY_ATTEMPTS_MAX {
-            let stage = stage_name(name.as_bytes(), self.salt(attempt));
+            let salt = self.salt(attempt);
+            let stage = stage_name(name.as_bytes(), salt);
             let stage = Name::new(stage).map_err(|errno| Error::from_errno("create", errno))?;
+            let of = |directory: File, staging| {
+                let (parent, name, final_name) = (parent.clone(), stage.clone(), name.clone());
+                (Stage { parent, name, final_name, staging }, directory)
+            };
             let make = MakeDirectory { place: Place::at(parent, &stage), mode: 0o700 };
             match self.io.perform(Operation::MakeDirectory(make)).await {
                 Ok(_) => {}
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
+                    if let Some(staging) = self.take_up_stage(parent, &stage, source).await? {
+                        return Ok(of(staging.directory().clone(), staging));
+                    }
                     self.remove_left_stage(parent, &stage).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             match self.claim_stage(parent, &stage).await {
-                Ok(Some(directory)) => {
-                    let parent = parent.clone();
-                    return Ok((
-                        Stage { parent, name: stage, final_name: name.clone() },
-                        directory,
-                    ));
+                Ok(Some((directory, status))) => {
+                    // Nobody finds a random name again.
+                    let is_marked = salt == 0 && self.mark_stage(&directory, &status, source).await;
+                    let staging = Staging::new(directory.clone(), is_marked, None);
+                    return Ok(of(directory, staging));
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -93,9 +113,13 @@ impl Worker<'_> {
     }
 
     /// Opens a stage that was just made, and locks it; none if somebody took it for a leftover.
-    async fn claim_stage(&self, parent: &File, stage: &Name) -> Result<Option<File>, Error> {
+    async fn claim_stage(
+        &self,
+        parent: &File,
+        stage: &Name,
+    ) -> Result<Option<(File, FileStatus)>, Error> {
         let directory = self.open_made(parent, stage).await?;
-        Ok(self.claim(&directory).await?.map(|_| directory))
+        Ok(self.claim(&directory).await?.map(|status| (directory, status)))
     }
 
     /// Gives a stage its final name. If the name has appeared meanwhile, what stands there is
@@ -221,7 +245,7 @@ impl Worker<'_> {
     ///
     /// One directory is open at a time, and a batch of names a level is kept, however deep and full
     /// the tree is: the way up is `..`, if that is where it came from.
-    async fn remove_tree(&self, parent: &File, name: &Name) {
+    pub(super) async fn remove_tree(&self, parent: &File, name: &Name) {
         let mut levels: Vec<Level> = Vec::new();
         let mut at = parent.clone();
         let mut next = Some(Level::new(name.clone()));

@@ -262,8 +262,16 @@ impl Worker<'_> {
             _ if self.makes_special(false) => self.copy_node_of(directory, &name, &labels).await,
             _ => self.copy_contents_of(directory, &name, &labels).await,
         };
-        if let Err(error) = copied {
-            self.fail(&error);
+        match copied {
+            Ok(()) => directory.note_copied(&name),
+            Err(error) => {
+                if error.kind() != ErrorKind::Cancelled
+                    && let Ok(target) = self.opened_target(directory).await
+                {
+                    self.clear(&directory.target_for(target, &name)).await;
+                }
+                self.fail(&error);
+            }
         }
     }
 

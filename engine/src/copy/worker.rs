@@ -4,13 +4,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::directory::Directory;
 use super::durable::Batch;
 use super::fingerprint::Fingerprinter;
 use super::hard_links::{HardLinks, Waiting};
 use super::io::Io;
+use super::journal::BootId;
 use super::manifest::List;
 use super::parked::OpenDirectories;
 use super::temporary::hash;
@@ -55,6 +56,8 @@ pub(super) struct Job<'a> {
     unclonable: Mutex<BTreeMap<(u64, u64), Errno>>,
     /// What kind of file system each device has.
     magics: Mutex<BTreeMap<u64, u64>>,
+    /// Which boot of the machine this is, once somebody wanted to know.
+    pub(super) boot: OnceLock<BootId>,
 }
 
 /// A name in a directory, by which a file was found.
@@ -87,6 +90,8 @@ pub(super) struct Worker<'a> {
     pub(super) deferred: RefCell<Vec<Waiting>>,
     /// Device and inode of the file that this worker has published last, outside a stage.
     pub(super) published: Cell<Option<(u64, u64)>>,
+    /// Something of the file that this worker copies could not be kept.
+    pub(super) has_lost: Cell<bool>,
     pub(super) summary: RefCell<Summary>,
 }
 
@@ -144,6 +149,7 @@ impl<'a> Job<'a> {
             waiting_descriptors: AtomicUsize::new(0),
             unclonable: Mutex::default(),
             magics: Mutex::default(),
+            boot: OnceLock::new(),
         }
     }
 
@@ -262,6 +268,7 @@ impl<'a> Worker<'a> {
             batch: RefCell::default(),
             deferred: RefCell::default(),
             published: Cell::default(),
+            has_lost: Cell::default(),
             summary: RefCell::default(),
         }
     }

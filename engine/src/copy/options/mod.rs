@@ -67,9 +67,11 @@ pub struct Options {
     /// Whether a file whose source is changed while it is copied, twice, is published all the same
     /// and marked, rather than discarded.
     pub allow_changed: bool,
-    /// Whether the copy of a large file that was interrupted goes on where it stopped.
+    /// Whether the copy of a large file or of a new directory that was interrupted goes on where it
+    /// stopped.
     pub resume: Resume,
-    /// From this size on a file is large for that.
+    /// From this size on a file is large for that; with so many bytes in it, a new directory is kept
+    /// when its copy is cancelled.
     pub resume_bytes_min: u64,
     /// How often it is noted how far such a copy has come.
     pub journal_every_bytes: u64,

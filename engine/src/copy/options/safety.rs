@@ -12,10 +12,11 @@ pub enum Durability {
     Full,
 }
 
-/// Whether the copy of a large file that was interrupted goes on where it stopped.
+/// Whether the copy of a large file or of a new directory that was interrupted goes on where it
+/// stopped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Resume {
-    /// It does, if its source is as it was.
+    /// It does, as far as its source is as it was.
     #[default]
     Auto,
     /// It begins again, and nothing is kept of an interrupted one.
