@@ -1,5 +1,7 @@
 //! The account for people who want to know why: `--explain`, two lines a file.
 
+use std::path::Path;
+
 use ucp_engine::copy::{Copied, Publication, Verified};
 use ucp_engine::units::Bytes;
 
@@ -7,8 +9,17 @@ use crate::quote;
 
 /// What was done, and why: the lines of one file, without the last line feed.
 pub(crate) fn lines(copied: &Copied<'_>) -> String {
-    let names = format!("{} -> {}", quote::always(copied.source), quote::always(copied.target));
+    let names = names(copied.source, copied.target);
     format!("{names}\n    {}", parts(copied).join("; "))
+}
+
+/// The lines of a file that was not copied.
+pub(crate) fn up_to_date(source: &Path, target: &Path) -> String {
+    format!("{}\n    up to date, by its size and times at least", names(source, target))
+}
+
+fn names(source: &Path, target: &Path) -> String {
+    format!("{} -> {}", quote::always(source), quote::always(target))
 }
 
 fn parts(copied: &Copied<'_>) -> Vec<String> {

@@ -168,6 +168,9 @@ impl Report {
                 Some(deleted_line(source, EntryKind::File))
             }
             (Listing::Explained, Event::Copied(copied)) => Some(explain::lines(copied)),
+            (Listing::Explained, Event::UpToDate { source, target }) => {
+                Some(explain::up_to_date(source, target))
+            }
             _ => None,
         };
         if let Some(line) = line {
