@@ -13,7 +13,7 @@ use super::support::{Scratch, Then, UCP, bytes, leftovers, listing, run, step};
 
 /// The calls that change a file system, and those that take and leave what others wait for. Killed
 /// before any other call, a copy leaves the same as before the next of these.
-const CALLS: [&str; 22] = [
+const CALLS: [&str; 23] = [
     "mkdirat",
     "symlinkat",
     "linkat",
@@ -32,6 +32,7 @@ const CALLS: [&str; 22] = [
     "utimensat",
     "fsetxattr",
     "setxattr",
+    "fremovexattr",
     "flock",
     "fsync",
     "fdatasync",

@@ -34,6 +34,9 @@ const SIMULATIONS: u64 = 10_000;
 /// Where the kernel tells which boot it is.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The attribute that a stage is marked with.
+const MARK: &[u8] = b"user.ucp.stage";
+
 type Tree = BTreeMap<PathBuf, TreeEntry>;
 
 #[test]
@@ -247,16 +250,34 @@ impl Scenario {
             count("killed");
             self.check_published(&world, &record, "after a kill");
             self.check_moved(&world, &record, "after a kill");
+            let world = if random.once_in(2) {
+                count("killed again");
+                self.killed_again(world, random.below(120))
+            } else {
+                world
+            };
+            self.check_published(&world, &record, "after a second kill");
             if self.check_second_run(&world, &record) > 0 {
                 count("gone on with after a kill");
             }
-        } else if random.once_in(4) {
+        } else if outcome.is_ok_and(|it| it.was_cancelled) || random.once_in(4) {
             count("second run");
             if self.check_second_run(&self.world, &record) > 0 {
                 count("gone on with after a cancellation");
             }
         }
         counts
+    }
+
+    /// What a second run leaves that is killed as well, after so many completions.
+    fn killed_again(&self, world: SimulatedWorld, completions: u64) -> SimulatedWorld {
+        let killed: Rc<RefCell<Option<SimulatedWorld>>> = Rc::default();
+        let kill = Rc::clone(&killed);
+        let plan = FaultPlan::none().call_after(completions, move |world| {
+            *kill.borrow_mut() = Some(world.after_kill());
+        });
+        let _ = self.copy(&world, plan, &(), &Cancellation::default());
+        killed.take().unwrap_or(world)
     }
 
     fn copy(
@@ -341,6 +362,8 @@ impl Scenario {
             if !path.starts_with("/target") || is_temporary(path) {
                 continue;
             }
+            let is_marked = entry.attributes.contains_key(MARK);
+            assert!(!is_marked, "seed {seed}: {path:?} is published with its mark {when}");
             let old = self.before.get(path);
             if entry.status.kind != FileKind::Regular || old.is_some_and(|old| is_same(old, entry))
             {
@@ -506,6 +529,7 @@ impl Scenario {
                 has_link || !is_temporary(&path),
                 "seed {seed}: {path:?} ({kind:?}) was left behind"
             );
+            assert!(!entry.attributes.contains_key(MARK), "seed {seed}: {path:?} has its mark");
         }
         for (source, target) in self.names.iter().filter(|_| !has_link) {
             let Some(original) = source_before.get(source) else { continue };

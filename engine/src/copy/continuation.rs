@@ -235,12 +235,16 @@ impl Worker<'_> {
             return Ok(false);
         };
         let may_have_names = self.job.options.preserve.links || standing.links == 1;
-        if may_have_names
-            && is_whole(status, &standing, began)
-            && self.accept(source, status, target, &standing, labels).await?
-        {
-            staging.add_bytes(status.size_bytes);
-            return Ok(true);
+        if may_have_names && is_whole(status, &standing, began) {
+            match self.accept(source, status, target, &standing, labels).await {
+                Ok(true) => {
+                    staging.add_bytes(status.size_bytes);
+                    return Ok(true);
+                }
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                // One that can't be read may still be copied again.
+                Ok(false) | Err(_) => {}
+            }
         }
         self.clear(target).await;
         Ok(false)

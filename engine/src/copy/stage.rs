@@ -87,7 +87,10 @@ impl Worker<'_> {
             match self.io.perform(Operation::MakeDirectory(make)).await {
                 Ok(_) => {}
                 Err(error) if error.errno() == Some(Errno::EEXIST) => {
-                    if let Some(staging) = self.take_up_stage(parent, &stage, source).await? {
+                    // Whoever has not let go of its lock by then is alive.
+                    if attempt == 0
+                        && let Some(staging) = self.take_up_stage(parent, &stage, source).await?
+                    {
                         return Ok(of(staging.directory().clone(), staging));
                     }
                     self.remove_left_stage(parent, &stage).await?;
