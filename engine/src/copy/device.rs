@@ -70,7 +70,7 @@ impl Worker<'_> {
             {
                 return Ok(None);
             }
-            opened => opened.map_err(|error| error.doing("open for writing"))?,
+            opened => opened?,
         };
         let found = self.io.status_of(&file).await.map_err(label)?;
         if found.kind != FileKind::BlockDevice {
@@ -102,15 +102,16 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<File, Error> {
         let open = |flags| Open::new(place.clone(), libc::O_RDWR | flags);
+        let on_target = |error: Error| error.doing("open for writing").on(labels.target());
         match self.io.open(open(libc::O_EXCL)).await {
             Err(error) if error.errno() == Some(Errno::EBUSY) => {
                 if !may_destroy {
                     let what = "it is in use: mounted, swap, or part of another device";
                     return Err(refused(what, labels));
                 }
-                self.io.open(open(0)).await.map_err(|error| error.on(labels.target()))
+                self.io.open(open(0)).await.map_err(on_target)
             }
-            opened => opened.map_err(|error| error.on(labels.target())),
+            opened => opened.map_err(on_target),
         }
     }
 

@@ -189,10 +189,6 @@ impl Worker<'_> {
                 decision => decision,
             };
             let result = match decision {
-                // As cp, which follows the link before it refuses.
-                Decision::Refuse(Refusal::LinkBelow) if self.leads_to(&target, source).await => {
-                    Err(refused(Refusal::SameFile, labels))
-                }
                 Decision::Refuse(refusal) => Err(refused(refusal, labels)),
                 Decision::FollowLink => match self.follow_link(&target, labels).await? {
                     Some(followed) => {
@@ -409,13 +405,6 @@ impl Worker<'_> {
         let Ok((length, Operation::ListAttributes(list))) = listed else { return false };
         let names = list.buffer.part(0, length).unwrap_or_default();
         names.split(|byte| *byte == 0).any(|name| name == b"system.posix_acl_access")
-    }
-
-    /// Whether a link at a target leads to this file.
-    async fn leads_to(&self, target: &Target, file: &FileStatus) -> bool {
-        let place = Place::at(&target.directory, &target.name);
-        let status = self.io.status_at(place, true).await.ok().flatten();
-        status.is_some_and(|status| status.is_same_file(file))
     }
 
     /// The target that a symbolic link leads to, one step on; none if what it leads to is written

@@ -564,10 +564,13 @@ fn sets_special_bits_too(
 }
 
 /// Whether two complaints may stand for each other: of a source that can't be opened and of a link
-/// at its target that leads nowhere, each tells what it meets first.
+/// at its target that leads nowhere, each tells what it meets first; and `ucp` does not look where a
+/// link below the target leads, so it can't tell that this is the source.
 pub(crate) fn may_complain_of_other(cp: &str, ucp: &str) -> bool {
     cp.ends_with(" for reading: No such device or address")
         && ucp.starts_with("cp: not writing through dangling symlink ")
+        || cp.ends_with(" are the same file")
+            && ucp.ends_with(": not writing through a symbolic link")
 }
 
 /// Whether a line on standard output may be missing: cp tells of a file when it begins to copy it,
