@@ -47,6 +47,8 @@ pub const MANIFEST_BYTES_MAX: u64 = 512 * MIB;
 /// Pieces of a tree that wait for a shard; when there is no more room, whoever found the piece does it
 /// at once.
 pub const TREE_QUEUE_MAX: usize = 64;
+/// Targets that one run copies to: each keeps files of its own open, for every file that is copied.
+pub const TARGETS_MAX: usize = 16;
 /// Names of a list that are taken in one go where not all of a directory is copied.
 pub const LISTED_NAMES_MAX: usize = 256;
 /// Files that a shard may have open, of those that the process may: more are not added for less.
@@ -140,6 +142,7 @@ pub const COPY_RANGE_BYTES_MAX: u32 = 1 << 30;
 
 const _: () = assert!(SLOTS_DEFAULT <= SLOTS_MAX && SLOTS_MIN as usize >= CHAIN_MEMBERS_MAX);
 const _: () = assert!(DEPTH_MAX * 2 <= SLOTS_DEFAULT, "a linked pair takes two slots a block");
+const _: () = assert!(TARGETS_MAX <= u32::BITS as usize, "a bit says of each whether it is lost");
 const _: () = assert!((BLOCK_BYTES_DEFAULT as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!((PROBE_BYTES as u64).is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!(HUGE_PAGE_BYTES.is_multiple_of(BUFFER_ALIGNMENT_BYTES));

@@ -9,7 +9,7 @@ use super::journal::{Note, RECORD_BYTES};
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
 use super::resume::Journal;
 use super::throttle::Throttle;
-use super::zeros::leave_out;
+use super::zeros::{LeftOut, leave_out};
 use super::{Cancellation, Progress};
 use crate::buffer::{Buffer, BufferPool, Lease};
 use crate::error::{Errno, Error, ErrorKind};
@@ -21,14 +21,14 @@ use crate::operation::{
 use crate::proactor::{CompletionHandler, Initiator};
 use crate::units::Moment;
 
-/// Copies the bytes of one file to another.
+/// Copies the bytes of one file to another, or to several.
 pub(super) struct BlockCopy {
     pipeline: Pipeline,
     geometry: Geometry,
-    /// What zeros are counted in that are to become holes; none where all is written.
-    zero_unit: Option<u32>,
+    /// Whether zeros become holes; otherwise all is written.
+    finds_zeros: bool,
     source: Handle,
-    target: Handle,
+    pub(super) targets: Vec<BlockTarget>,
     pool: BufferPool,
     /// The read's side of a pair, until the write's side comes.
     pairs: Vec<Option<Pair>>,
@@ -42,16 +42,23 @@ pub(super) struct BlockCopy {
     cancellation: Cancellation,
     /// Which side the failure was on, for its message.
     pub(super) failed_side: Option<Side>,
-    /// Bytes that were zeros and are not written.
-    pub(super) left_out: u64,
     /// Where it is noted how far it came, and the file that this is of.
     pub(super) journal: Option<(Journal, File)>,
+}
+
+/// A file that is written.
+pub(super) struct BlockTarget {
+    pub(super) handle: Handle,
+    /// What of it is to become holes.
+    pub(super) left_out: LeftOut,
+    /// Why it gets nothing more.
+    pub(super) failed: Option<Error>,
 }
 
 /// What the operations for the journal are tagged with: no block has this number.
 const JOURNAL_TAG: u32 = u32::MAX;
 
-/// One of the two files.
+/// One of the two sides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Side {
     Source,
@@ -72,8 +79,8 @@ struct Pair {
 
 impl BlockCopy {
     pub(super) fn new(
-        (geometry, pipeline, zero_unit): (Geometry, Pipeline, Option<u32>),
-        (source, target): (Handle, Handle),
+        (geometry, pipeline, finds_zeros): (Geometry, Pipeline, bool),
+        (source, targets): (Handle, Vec<BlockTarget>),
         pool: BufferPool,
         hashing: Option<InFlight>,
         progress: Progress,
@@ -82,9 +89,9 @@ impl BlockCopy {
         Self {
             pipeline,
             geometry,
-            zero_unit,
+            finds_zeros,
             source,
-            target,
+            targets,
             pool,
             pairs: (0..geometry.depth).map(|_| None).collect(),
             hashing,
@@ -94,7 +101,6 @@ impl BlockCopy {
             progress,
             cancellation,
             failed_side: None,
-            left_out: 0,
             journal: None,
         }
     }
@@ -169,6 +175,7 @@ impl BlockCopy {
 
     fn take(
         &mut self,
+        block: u32,
         step: Result<Step, PipelineError>,
         buffer: Buffer,
         initiator: &mut Initiator<'_>,
@@ -178,28 +185,30 @@ impl BlockCopy {
             return Err(cancelled());
         }
         let (step, buffer) = match (step, &mut self.hashing) {
-            (Ok(Step::Write { transfer, zero_from }), Some(hashing)) => {
-                match hashing.hold(Hashed { transfer, zero_from, buffer }) {
+            (Ok(Step::Write { transfer, zero_from, target }), Some(hashing)) => {
+                match hashing.hold(Hashed { transfer, zero_from, target, buffer }) {
                     Some(hashed) => hashed.into_step(),
                     None => return self.go_on_in_order(initiator),
                 }
             }
             (step, _) => (step, buffer),
         };
-        self.go_on(step, buffer, initiator)
+        self.go_on(block, step, buffer, initiator)
     }
 
     /// Writes the blocks that were read and before which nothing is missing any more.
     fn go_on_in_order(&mut self, initiator: &mut Initiator<'_>) -> Result<(), Error> {
         while let Some(block) = self.hashing.as_mut().and_then(InFlight::take_hashed) {
+            let number = block.transfer.block;
             let (step, buffer) = block.into_step();
-            self.go_on(step, buffer, initiator)?;
+            self.go_on(number, step, buffer, initiator)?;
         }
         Ok(())
     }
 
     fn go_on(
         &mut self,
+        block: u32,
         step: Result<Step, PipelineError>,
         buffer: Buffer,
         initiator: &mut Initiator<'_>,
@@ -212,18 +221,46 @@ impl BlockCopy {
                 }
                 self.pace(step, buffer, initiator)
             }
-            Err(error) => {
+            Err(PipelineError::WroteNothing(at)) => {
+                let error = Error::new(ErrorKind::Storage, "write", "nothing was written").at(at);
+                self.lose_target(block, error, buffer, initiator)
+            }
+            Err(PipelineError::SourceShrank(at)) => {
                 self.pipeline.stop();
-                Err(self.explain(error))
+                self.failed_side = Some(Side::Source);
+                let reason = "the file became shorter while it was copied";
+                Err(Error::new(ErrorKind::SourceChanged, "read", reason).at(at))
+            }
+        }
+    }
+
+    /// A target can't be written any more: the others go on, if there are any.
+    fn lose_target(
+        &mut self,
+        block: u32,
+        error: Error,
+        buffer: Buffer,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<(), Error> {
+        let target = self.pipeline.target_of(block) as usize;
+        self.targets[target].failed.get_or_insert_with(|| error.clone());
+        match self.pipeline.on_target_lost(block) {
+            Some(step) => self.take(block, Ok(step), buffer, initiator),
+            None => {
+                self.failed_side = Some(Side::Target);
+                Err(error)
             }
         }
     }
 
     /// Leaves out zeros, if they become holes.
     fn leave_out(&mut self, step: Step, buffer: &Buffer) -> Result<Step, PipelineError> {
-        let Some(unit) = self.zero_unit else { return Ok(step) };
-        let (step, bytes) = leave_out(&mut self.pipeline, step, buffer.as_slice(), unit)?;
-        self.left_out += bytes;
+        if !self.finds_zeros {
+            return Ok(step);
+        }
+        let (targets, buffer) = (&self.targets, buffer.as_slice());
+        let left_out_of = |target: u32| &targets[target as usize].left_out;
+        let (step, bytes) = leave_out(&mut self.pipeline, step, buffer, left_out_of)?;
         self.progress.add_bytes(bytes);
         Ok(step)
     }
@@ -279,7 +316,7 @@ impl BlockCopy {
                 let read = self.read(transfer, buffer);
                 initiator.start(Operation::Read(read), transfer.block).is_ok()
             }
-            Step::Write { transfer, zero_from } => {
+            Step::Write { transfer, zero_from, target } => {
                 let end = transfer.buffer_start + transfer.length;
                 if end > zero_from
                     && let Some(padding) = buffer.part_mut(zero_from, end - zero_from)
@@ -287,7 +324,7 @@ impl BlockCopy {
                     padding.fill(0);
                 }
                 let write = Operation::Write(Write {
-                    handle: self.target.clone(),
+                    handle: self.targets[target as usize].handle.clone(),
                     buffer,
                     offset_bytes: transfer.file_offset,
                     start: transfer.buffer_start,
@@ -303,7 +340,7 @@ impl BlockCopy {
             }
             Step::ReadThenWrite(transfer) => {
                 let read = self.read(transfer, buffer);
-                let target = self.target.clone();
+                let target = self.targets[0].handle.clone();
                 let chain = Chain::read_then_write(read, target, transfer.file_offset);
                 initiator.start_chain(chain, transfer.block).is_ok()
             }
@@ -343,12 +380,9 @@ impl BlockCopy {
         match result {
             Ok(bytes) => {
                 let step = self.pipeline.on_read_complete(block, bytes);
-                self.take(step, read.buffer, initiator)
+                self.take(block, step, read.buffer, initiator)
             }
-            Err(error) => {
-                let at = read.offset_bytes;
-                self.retry(error, Side::Source, at, Operation::Read(read), block, initiator)
-            }
+            Err(error) => self.retry(error, Operation::Read(read), block, initiator),
         }
     }
 
@@ -366,14 +400,11 @@ impl BlockCopy {
             Ok(bytes) => {
                 self.progress.add_bytes(u64::from(bytes));
                 let step = self.pipeline.on_write_complete(block, bytes);
-                self.take(step, write.buffer, initiator)?;
+                self.take(block, step, write.buffer, initiator)?;
                 self.note_progress(initiator);
                 Ok(())
             }
-            Err(error) => {
-                let at = write.offset_bytes;
-                self.retry(error, Side::Target, at, Operation::Write(write), block, initiator)
-            }
+            Err(error) => self.retry(error, Operation::Write(write), block, initiator),
         }
     }
 
@@ -392,7 +423,14 @@ impl BlockCopy {
             Err(error) if is_transient(error.errno) => {
                 // The pipeline takes a read of nothing for the end; start the read again instead.
                 let step = self.pipeline.restart_pair_as_read(block);
-                return self.retry_step(error, Side::Source, at, step, pair.buffer, initiator);
+                return self.retry_step(
+                    error,
+                    Side::Source,
+                    at,
+                    (block, step),
+                    pair.buffer,
+                    initiator,
+                );
             }
             Err(error) => return Err(self.fail(error.errno, Side::Source, at)),
         };
@@ -403,17 +441,16 @@ impl BlockCopy {
         };
         self.progress.add_bytes(u64::from(written.unwrap_or(0)));
         let step = self.pipeline.on_pair_complete(block, read, written);
-        self.take(step, pair.buffer, initiator)?;
+        self.take(block, step, pair.buffer, initiator)?;
         self.note_progress(initiator);
         Ok(())
     }
 
-    /// Starts an operation again that the kernel asked to be tried again, or fails.
+    /// Starts an operation again that the kernel asked to be tried again. Otherwise the copy fails,
+    /// or the target that could not be written is lost.
     fn retry(
         &mut self,
         error: OperationError,
-        side: Side,
-        at: u64,
         operation: Operation,
         block: u32,
         initiator: &mut Initiator<'_>,
@@ -422,13 +459,20 @@ impl BlockCopy {
             self.pipeline.stop();
             return Err(cancelled());
         }
-        if !is_transient(error.errno) || self.retries >= RETRIES_MAX {
-            return Err(self.fail(error.errno, side, at));
+        if is_transient(error.errno) && self.retries < RETRIES_MAX {
+            self.retries += 1;
+            return match initiator.start(operation, block) {
+                Ok(_) => Ok(()),
+                Err(_) => Err(self.fail_to_start()),
+            };
         }
-        self.retries += 1;
-        match initiator.start(operation, block) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(self.fail(Errno::EAGAIN, side, at)),
+        match operation {
+            Operation::Write(Write { buffer, offset_bytes, .. }) => {
+                let error = Error::from_errno("write", error.errno).at(offset_bytes);
+                self.lose_target(block, error, buffer, initiator)
+            }
+            Operation::Read(read) => Err(self.fail(error.errno, Side::Source, read.offset_bytes)),
+            _ => unreachable!("blocks are read and written"),
         }
     }
 
@@ -437,7 +481,7 @@ impl BlockCopy {
         error: OperationError,
         side: Side,
         at: u64,
-        step: Step,
+        (block, step): (u32, Step),
         buffer: Buffer,
         initiator: &mut Initiator<'_>,
     ) -> Result<(), Error> {
@@ -445,7 +489,7 @@ impl BlockCopy {
             return Err(self.fail(error.errno, side, at));
         }
         self.retries += 1;
-        self.take(Ok(step), buffer, initiator)
+        self.take(block, Ok(step), buffer, initiator)
     }
 
     fn fail(&mut self, errno: Errno, side: Side, at: u64) -> Error {
@@ -453,20 +497,6 @@ impl BlockCopy {
         self.failed_side = Some(side);
         let verb = if side == Side::Source { "read" } else { "write" };
         Error::from_errno(verb, errno).at(at)
-    }
-
-    fn explain(&mut self, error: PipelineError) -> Error {
-        match error {
-            PipelineError::SourceShrank(at) => {
-                self.failed_side = Some(Side::Source);
-                let reason = "the file became shorter while it was copied";
-                Error::new(ErrorKind::SourceChanged, "read", reason).at(at)
-            }
-            PipelineError::WroteNothing(at) => {
-                self.failed_side = Some(Side::Target);
-                Error::new(ErrorKind::Storage, "write", "nothing was written").at(at)
-            }
-        }
     }
 }
 
@@ -481,7 +511,7 @@ impl CompletionHandler for BlockCopy {
             let Some(lease) = lease else {
                 return Err(Error::new(ErrorKind::Io, "lend buffer", "the pool is empty"));
             };
-            self.take(Ok(step), lease.into(), initiator)?;
+            self.take(block, Ok(step), lease.into(), initiator)?;
         }
         Ok(())
     }

@@ -2,19 +2,23 @@
 //!
 //! `route` decides how, and `pipeline` what comes next; here it is done.
 
-use super::blocks::{BlockCopy, Side};
+use std::mem;
+
+use super::blocks::{BlockCopy, BlockTarget, Side};
 use super::fingerprint::Fingerprint;
 use super::holes::HolePlan;
 use super::in_flight::InFlight;
 use super::journal::Reached;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step};
 use super::publish::NewFile;
-use super::route::{End, Facts, choose, magic, may_clone, may_copy_range};
+use super::receiver::{Receiver, alive, are_lost};
+use super::route::{End, Facts, Route, choose, magic, may_clone, may_copy_range};
 use super::segments::Segment;
 use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
 use super::zeros::leave_out;
 use super::{Attempt, DataPath, FellBack, HoleSearch, PathReason, PipelineMode, Reflink, Verified};
+use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::COPY_RANGE_BYTES_MAX;
 use crate::operation::{
@@ -69,77 +73,189 @@ impl Moved {
     }
 }
 
+/// How the bytes of a file get to its copy.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Manner {
+    /// They are read to their end, wherever that is.
+    Stream,
+    /// Through one buffer.
+    Small(HolePlan),
+    /// Through many blocks in flight.
+    Large(HolePlan),
+}
+
+/// What came of moving bytes to one file or several.
+#[derive(Clone, Debug)]
+pub(super) struct Delivered {
+    bytes: u64,
+    /// Which way it was, where there are several.
+    large_way: Option<Way>,
+    fell_back: Vec<FellBack>,
+    fingerprint: Option<Fingerprint>,
+}
+
 impl Worker<'_> {
-    /// Moves all bytes, the way that the evidence says.
+    /// Moves all bytes, the way that the evidence says: to this file alone, or to those of other
+    /// targets beside it.
     pub(super) async fn move_data(
         &self,
         source: &File,
         status: &FileStatus,
-        new: &NewFile,
+        new: NewFile,
         labels: &dyn Labels,
-    ) -> Result<Moved, Error> {
-        let target = &new.file;
-        let size = status.size_bytes;
-        let mut fell_back = Vec::new();
-        if self.job.options.reflink == Reflink::Always {
-            self.clone_whole(source, new, size, labels).await?;
-            let way = (DataPath::Clone, PathReason::ExtentsShared);
-            return Ok(self.moved(way, fell_back, size, 0));
-        }
+    ) -> (NewFile, Result<Moved, Error>) {
         self.begin_hashing();
-        // What has no size is read to its end: pipes, and most of /proc.
-        let has_size = matches!(status.kind, FileKind::Regular | FileKind::BlockDevice);
-        if !has_size || size == 0 || self.is_attribute(source, status).await {
-            let bytes = self.move_stream(source, status, new, labels).await?;
-            let is_empty = size == 0 && bytes == 0;
-            let (path, reason) = match (is_empty, status.kind) {
-                (true, _) => (DataPath::Small, PathReason::Empty),
-                (false, FileKind::Regular) => (DataPath::Stream, PathReason::SizeUnknown),
-                (false, _) => (DataPath::Stream, PathReason::SourceIsStream),
-            };
-            return Ok(self.moved((path, reason), fell_back, bytes, 0));
+        let mut fell_back = Vec::new();
+        match self.share_extents(source, status, &new, &mut fell_back, labels).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.hashing.take();
+                let (path, reason) = (DataPath::Clone, PathReason::ExtentsShared);
+                let (bytes, hole_bytes, fingerprint) = (status.size_bytes, 0, None);
+                let (digest, verified) = (None, None);
+                let moved = Moved {
+                    path,
+                    reason,
+                    fell_back,
+                    bytes,
+                    hole_bytes,
+                    hole_search: None,
+                    fingerprint,
+                    digest,
+                    verified,
+                    is_of_changed: false,
+                };
+                return (new, Ok(moved));
+            }
+            Err(error) => return (new, Err(error)),
         }
-        let bytes_max = u64::from(self.job.options.small_bytes_max);
-        let bytes_min = self.job.options.large_bytes_min;
-        let is_small = size <= bytes_max || new.is_stream();
-        let plan = self.plan_holes(source, status, new).await;
-        let search = plan.search();
-        let ((path, reason), hole_bytes) = if is_small {
-            let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
-            let is_small = size <= bytes_max;
-            let reason = PathReason::Small { bytes_max };
-            let reason = if is_small { reason } else { PathReason::TargetIsStream };
-            ((DataPath::Small, reason), hole_bytes)
-        } else if self.try_clone(source, status, target, &mut fell_back, labels).await? {
-            self.job.progress.add_bytes(size);
-            ((DataPath::Clone, PathReason::ExtentsShared), 0)
-        } else if size >= bytes_min && !self.has_ring_reads(source, status).await {
-            let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
-            ((DataPath::Small, PathReason::NoRingReads), hole_bytes)
-        } else if size >= bytes_min {
-            self.move_large(source, status, new, plan, &mut fell_back, labels).await?
-        } else {
-            let hole_bytes = self.move_small(source, new, size, plan, labels).await?;
-            ((DataPath::Small, PathReason::NotLarge { bytes_min }), hole_bytes)
+        let manner = self.manner(source, status, &new).await;
+        let mut receivers = [Receiver::new(&new)];
+        let delivered = self.deliver(source, status, manner, &mut receivers, labels).await;
+        let [receiver] = receivers;
+        let moved = match (delivered, receiver.into_hole_bytes()) {
+            (Err(error), _) => Err(error),
+            (_, Err(error)) => Err(error.on(labels.target())),
+            (Ok(delivered), Ok(hole_bytes)) => {
+                Ok(self.moved(delivered, manner, status, &new, fell_back, hole_bytes))
+            }
         };
-        if new.is_in_place() {
-            self.cut(target, size, labels).await?;
-        }
-        let moved = self.moved((path, reason), fell_back, size, hole_bytes);
-        let hole_search = moved.hole_search.map(|_| search);
-        Ok(Moved { hole_search, ..moved })
+        (new, moved)
     }
 
+    /// Shares the source's extents, if that is wanted and the file systems can.
+    async fn share_extents(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        new: &NewFile,
+        fell_back: &mut Vec<FellBack>,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        let size = status.size_bytes;
+        if self.job.options.reflink == Reflink::Always {
+            return self.clone_whole(source, new, size, labels).await.map(|()| true);
+        }
+        let is_small = size <= u64::from(self.job.options.small_bytes_max);
+        if !has_size(status) || is_small || new.is_stream() {
+            return Ok(false);
+        }
+        if !self.try_clone(source, status, &new.file, fell_back, labels).await? {
+            return Ok(false);
+        }
+        self.job.progress.add_bytes(size);
+        if new.is_in_place() {
+            self.cut(&new.file, size).await.map_err(|error| error.on(labels.target()))?;
+        }
+        Ok(true)
+    }
+
+    /// How the bytes get to a file that shares no extents.
+    async fn manner(&self, source: &File, status: &FileStatus, new: &NewFile) -> Manner {
+        let size = status.size_bytes;
+        // What has no size is read to its end: pipes, and most of /proc.
+        if !has_size(status) || size == 0 || self.is_attribute(source, status).await {
+            return Manner::Stream;
+        }
+        let plan = self.plan_holes(source, status, new).await;
+        let is_small = size <= u64::from(self.job.options.small_bytes_max);
+        let is_small = is_small || new.is_stream() || size < self.job.options.large_bytes_min;
+        match is_small || !self.has_ring_reads(source, status).await {
+            true => Manner::Small(plan),
+            false => Manner::Large(plan),
+        }
+    }
+
+    /// Reads each byte once and writes it to all. What one of them fails with is kept with it.
+    async fn deliver(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        manner: Manner,
+        receivers: &mut [Receiver<'_>],
+        labels: &dyn Labels,
+    ) -> Result<Delivered, Error> {
+        let size = status.size_bytes;
+        let mut fell_back = Vec::new();
+        let (bytes, large_way) = match manner {
+            Manner::Stream => (self.move_stream(source, status, receivers, labels).await?, None),
+            Manner::Small(plan) => {
+                self.move_small(source, receivers, size, plan, labels).await?;
+                (size, None)
+            }
+            Manner::Large(plan) => {
+                let moved =
+                    self.move_large(source, status, receivers, plan, &mut fell_back, labels);
+                (size, Some(moved.await?))
+            }
+        };
+        if manner != Manner::Stream {
+            for receiver in alive(receivers).filter(|receiver| receiver.new.is_in_place()) {
+                let cut = self.cut(&receiver.new.file, size).await;
+                receiver.take_in(cut);
+            }
+        }
+        let is_seen = !matches!(large_way, Some((DataPath::CopyRange, _)));
+        let is_whole = !are_lost(receivers);
+        let fingerprint = self.hashing.take().filter(|_| is_whole && is_seen);
+        let fingerprint = fingerprint.map(|hashing| hashing.finish(bytes));
+        Ok(Delivered { bytes, large_way, fell_back, fingerprint })
+    }
+
+    /// What became of the data of one file.
     fn moved(
         &self,
-        (path, reason): Way,
-        fell_back: Vec<FellBack>,
-        bytes: u64,
+        delivered: Delivered,
+        manner: Manner,
+        status: &FileStatus,
+        new: &NewFile,
+        mut fell_back: Vec<FellBack>,
         hole_bytes: u64,
     ) -> Moved {
-        let is_seen = !matches!(path, DataPath::Clone | DataPath::CopyRange);
-        let fingerprint = self.end_hashing(bytes).filter(|_| is_seen).map(Box::new);
-        let hole_search = is_seen.then_some(HoleSearch::None);
+        let Delivered { bytes, large_way, fell_back: refused, fingerprint } = delivered;
+        fell_back.extend(refused);
+        let bytes_max = u64::from(self.job.options.small_bytes_max);
+        let bytes_min = self.job.options.large_bytes_min;
+        let (path, reason) = match (manner, large_way) {
+            (_, Some(way)) => way,
+            (Manner::Stream, _) if status.size_bytes == 0 && bytes == 0 => {
+                (DataPath::Small, PathReason::Empty)
+            }
+            (Manner::Stream, _) if status.kind == FileKind::Regular => {
+                (DataPath::Stream, PathReason::SizeUnknown)
+            }
+            (Manner::Stream, _) => (DataPath::Stream, PathReason::SourceIsStream),
+            _ if bytes <= bytes_max => (DataPath::Small, PathReason::Small { bytes_max }),
+            _ if new.is_stream() => (DataPath::Small, PathReason::TargetIsStream),
+            _ if bytes < bytes_min => (DataPath::Small, PathReason::NotLarge { bytes_min }),
+            _ => (DataPath::Small, PathReason::NoRingReads),
+        };
+        let fingerprint = fingerprint.map(Box::new);
+        let search = match manner {
+            Manner::Stream => HoleSearch::None,
+            Manner::Small(plan) | Manner::Large(plan) => plan.search(),
+        };
+        let hole_search = (path != DataPath::CopyRange).then_some(search);
         let (digest, verified) = (None, None);
         Moved {
             path,
@@ -168,23 +284,23 @@ impl Worker<'_> {
     }
 
     /// Cuts a regular file to its length; others have none.
-    async fn cut(&self, target: &File, size: u64, labels: &dyn Labels) -> Result<(), Error> {
+    async fn cut(&self, target: &File, size: u64) -> Result<(), Error> {
         let truncate = Truncate { file: target.clone(), length_bytes: size };
         match self.io.perform(Operation::Truncate(truncate)).await {
             Err(error) if error.errno() == Some(Errno::EINVAL) => Ok(()),
-            cut => cut.map(drop).map_err(|error| error.on(labels.target())),
+            cut => cut.map(drop),
         }
     }
 
-    /// Moves the bytes through one buffer, in this worker's turn. Returns how many were left out.
+    /// Moves the bytes through one buffer, in this worker's turn.
     async fn move_small(
         &self,
         source: &File,
-        new: &NewFile,
+        receivers: &mut [Receiver<'_>],
         size: u64,
         plan: HolePlan,
         labels: &dyn Labels,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let geometry = Geometry {
             size_bytes: size,
             block_bytes: self.paced_bytes(self.job.options.small_bytes_max.max(1)),
@@ -194,43 +310,40 @@ impl Worker<'_> {
             mode: PipelineMode::Unlinked,
         };
         if !plan.makes_holes() {
-            return self.move_in_turn(source, new, Pipeline::new(geometry), None, labels).await;
+            let pipeline = Pipeline::new(geometry);
+            return self.move_in_turn(source, receivers, pipeline, false, labels).await;
         }
-        self.make_hole(new, size, labels).await?;
-        let target = self.io.status_of(&new.file).await.map_err(|e| e.on(labels.target()))?;
-        let unit = zero_unit(&target, geometry.block_bytes, 1);
-        let alignment = new.device_block_bytes().unwrap_or(1);
-        let mut sparse = SparseSource::new(plan, size, alignment);
-        let mut written = 0;
-        while let Some(part) = self.next_part(source, &mut sparse, new, labels).await? {
-            let data = part.data_bytes();
+        self.make_holes(receivers, size).await;
+        self.find_zero_units(receivers, geometry).await;
+        let mut sparse = SparseSource::new(plan, size, 1, receivers);
+        while let Some(part) = self.next_part(source, &mut sparse, receivers, labels).await? {
             let pipeline = Pipeline::of_segments(geometry, part.segments);
-            let unit = part.finds_zeros.then_some(unit);
-            written += data - self.move_in_turn(source, new, pipeline, unit, labels).await?;
+            self.move_in_turn(source, receivers, pipeline, part.finds_zeros, labels).await?;
         }
-        Ok(size - written)
+        Ok(())
     }
 
-    /// Does what a pipeline of one block decides. With a unit, zeros are left out; returns how many
-    /// bytes were.
+    /// Does what a pipeline of one block decides. Zeros are left out if they are to be found.
     async fn move_in_turn(
         &self,
         source: &File,
-        new: &NewFile,
-        mut pipeline: Pipeline,
-        zero_unit: Option<u32>,
+        receivers: &mut [Receiver<'_>],
+        pipeline: Pipeline,
+        finds_zeros: bool,
         labels: &dyn Labels,
-    ) -> Result<u64, Error> {
-        let is_stream = new.is_stream();
+    ) -> Result<(), Error> {
+        if are_lost(receivers) {
+            return Ok(());
+        }
+        let mut pipeline = pipeline.to_targets(receivers.iter().map(Receiver::is_lost));
         let mut buffer = self.take_buffer();
         let mut step = pipeline.start(0);
-        let mut left_out = 0;
         loop {
-            if let Some(unit) = zero_unit {
-                let (next, bytes) = leave_out(&mut pipeline, step, buffer.as_slice(), unit)
-                    .map_err(|error| explain(error, labels))?;
+            if finds_zeros {
+                let left_out_of = |target: u32| &receivers[target as usize].left_out;
+                let left_out = leave_out(&mut pipeline, step, buffer.as_slice(), left_out_of);
+                let (next, bytes) = left_out.map_err(|error| explain(error, labels))?;
                 step = next;
-                left_out += bytes;
                 self.job.progress.add_bytes(bytes);
             }
             let next;
@@ -252,33 +365,59 @@ impl Worker<'_> {
                         unreachable!("an operation comes back as itself")
                     };
                     self.on_data(transfer.file_offset, &buffer, transfer.buffer_start, bytes);
-                    (pipeline.on_read_complete(0, bytes), buffer)
+                    let next = pipeline.on_read_complete(0, bytes);
+                    (Some(next.map_err(|error| explain(error, labels))?), buffer)
                 }
-                Step::Write { transfer, .. } => {
-                    let offset = transfer.file_offset;
-                    let write = Write {
-                        handle: Handle::from(&new.file),
-                        buffer,
-                        offset_bytes: if is_stream { CURRENT_POSITION } else { offset },
-                        start: transfer.buffer_start,
-                        length: transfer.length,
+                Step::Write { transfer, target, .. } => {
+                    let receiver = &mut receivers[target as usize];
+                    let at = transfer.file_offset;
+                    let part = (at, transfer.buffer_start, transfer.length);
+                    let (written, buffer) = self.write_to(receiver.new, buffer, part).await;
+                    let written = written.and_then(|bytes| {
+                        let next = pipeline.on_write_complete(0, bytes);
+                        next.map_err(|error| explain(error, labels))
+                    });
+                    let next = match written {
+                        Ok(step) => Some(step),
+                        Err(error) => {
+                            receiver.lose(error);
+                            pipeline.on_target_lost(0)
+                        }
                     };
-                    let label = |error: Error| error.on(labels.target()).at(offset);
-                    let written = self.io.perform_counted(Operation::Write(write)).await;
-                    let (bytes, Operation::Write(Write { buffer, .. })) = written.map_err(label)?
-                    else {
-                        unreachable!("an operation comes back as itself")
-                    };
-                    self.job.progress.add_bytes(u64::from(bytes));
-                    (pipeline.on_write_complete(0, bytes), buffer)
+                    (next, buffer)
                 }
                 Step::ReadThenWrite(_) => unreachable!("nothing is linked here"),
             };
             self.io.check()?;
-            step = next.map_err(|error| explain(error, labels))?;
+            match next {
+                Some(next) => step = next,
+                None => break,
+            }
         }
         self.give_back(buffer);
-        Ok(left_out)
+        Ok(())
+    }
+
+    /// Writes so many bytes of a buffer, from one of it on, to an offset of a file; a stream takes
+    /// them where it is.
+    async fn write_to(
+        &self,
+        new: &NewFile,
+        buffer: Buffer,
+        (offset, start, length): (u64, u32, u32),
+    ) -> (Result<u32, Error>, Buffer) {
+        let offset_bytes = if new.is_stream() { CURRENT_POSITION } else { offset };
+        let write = Write { handle: Handle::from(&new.file), buffer, offset_bytes, start, length };
+        let written = self.io.perform_and_return(Operation::Write(write)).await;
+        let (written, Operation::Write(Write { buffer, .. })) = written else {
+            unreachable!("an operation comes back as itself")
+        };
+        let label = |error: Error| error.at(offset);
+        let written = written.map_err(label);
+        if let Ok(bytes) = written {
+            self.job.progress.add_bytes(u64::from(bytes));
+        }
+        (written, buffer)
     }
 
     /// Reads to the end, wherever that is. Returns how many bytes there were.
@@ -286,14 +425,13 @@ impl Worker<'_> {
         &self,
         source: &File,
         status: &FileStatus,
-        new: &NewFile,
+        receivers: &mut [Receiver<'_>],
         labels: &dyn Labels,
     ) -> Result<u64, Error> {
         let has_position = status.kind == FileKind::Regular;
-        let is_stream = new.is_stream();
         let mut buffer = self.take_buffer();
         let mut copied = 0;
-        loop {
+        while !are_lost(receivers) {
             let length = self.paced_bytes(buffer.length());
             let offset_bytes = if has_position { copied } else { CURRENT_POSITION };
             let read = Read { handle: source.into(), buffer, offset_bytes, start: 0, length };
@@ -309,29 +447,30 @@ impl Worker<'_> {
             }
             self.pace(bytes).await?;
             self.on_data(copied, &buffer, 0, bytes);
-            let mut start = 0;
-            while start < bytes {
-                let offset = copied + u64::from(start);
-                let offset_bytes = if is_stream { CURRENT_POSITION } else { offset };
-                let handle = Handle::from(&new.file);
-                let write = Write { handle, buffer, offset_bytes, start, length: bytes - start };
-                let label = |error: Error| error.on(labels.target()).at(offset);
-                let written = self.io.perform_counted(Operation::Write(write)).await;
-                let (written, Operation::Write(write)) = written.map_err(label)? else {
-                    unreachable!("an operation comes back as itself")
-                };
-                if written == 0 {
-                    return Err(explain(PipelineError::WroteNothing(offset), labels));
+            for receiver in alive(receivers) {
+                let mut start = 0;
+                while start < bytes && !receiver.is_lost() {
+                    let offset = copied + u64::from(start);
+                    let part = (offset, start, bytes - start);
+                    let written;
+                    (written, buffer) = self.write_to(receiver.new, buffer, part).await;
+                    match written {
+                        Ok(0) => {
+                            receiver.lose(explain(PipelineError::WroteNothing(offset), labels))
+                        }
+                        Ok(written) => start += written,
+                        Err(error) => receiver.lose(error),
+                    }
                 }
-                buffer = write.buffer;
-                start += written;
             }
             copied += u64::from(bytes);
-            self.job.progress.add_bytes(u64::from(bytes));
         }
         self.give_back(buffer);
-        if new.is_in_place() && !is_stream {
-            self.cut(&new.file, copied, labels).await?;
+        for receiver in alive(receivers) {
+            if receiver.new.is_in_place() && !receiver.new.is_stream() {
+                let cut = self.cut(&receiver.new.file, copied).await;
+                receiver.take_in(cut);
+            }
         }
         Ok(copied)
     }
@@ -352,10 +491,10 @@ impl Worker<'_> {
         if new.is_in_place() {
             // Nothing of what stands there is cut off before it is known that cloning works at all.
             match cloned.as_ref().map_err(Error::errno) {
-                Ok(_) => self.cut(&new.file, size, labels).await?,
+                Ok(_) => self.cut(&new.file, size).await.map_err(|e| e.on(labels.target()))?,
                 // Shared extents end inside a file only at the end of a block (ioctl_ficlone(2)).
                 Err(Some(Errno::EINVAL)) => {
-                    self.cut(&new.file, size, labels).await?;
+                    self.cut(&new.file, size).await.map_err(|e| e.on(labels.target()))?;
                     cloned = clone().await;
                 }
                 Err(_) => {}
@@ -405,129 +544,205 @@ impl Worker<'_> {
         &self,
         source: &File,
         status: &FileStatus,
-        new: &NewFile,
+        receivers: &mut [Receiver<'_>],
         plan: HolePlan,
         fell_back: &mut Vec<FellBack>,
         labels: &dyn Labels,
-    ) -> Result<(Way, u64), Error> {
-        let target = &new.file;
+    ) -> Result<Way, Error> {
         let size = status.size_bytes;
-        let target_status = self.io.status_of(target).await.map_err(|e| e.on(labels.target()))?;
-        let ends = (self.end(status, source).await, self.end(&target_status, target).await);
-        if may_copy_range(&self.job.options, ends.0, ends.1)
-            && self.copy_ranges(source, target, size, fell_back, labels).await?
+        let source_end = self.end(status, source).await;
+        if let [Receiver { new, .. }] = receivers
+            && self.copy_on_server(source, source_end, new, size, fell_back, labels).await?
         {
-            return Ok(((DataPath::CopyRange, PathReason::SameServer), 0));
+            return Ok((DataPath::CopyRange, PathReason::SameServer));
         }
         let data_bytes = if plan.follows_map { status.blocks_512 * 512 } else { size };
         let cached_permille = self.cached_permille(source, size, data_bytes).await;
-        let facts = Facts { source: ends.0, target: ends.1, cached_permille };
-        let mut route = choose(&self.job.options, &facts);
-        if new.device_block_bytes().is_some() && Pipeline::is_padded_by(size, route.write_alignment)
-        {
-            // Padding would fall on bytes behind the image, which nothing can cut off again.
-            route = route.with_write_refused();
+        let mut common: Option<Route> = None;
+        for receiver in alive(receivers) {
+            let status = self.io.status_of(&receiver.new.file).await;
+            let Some(status) = receiver.take_in(status) else { continue };
+            receiver.block_bytes = Some(status.block_bytes);
+            let target = self.end(&status, &receiver.new.file).await;
+            let facts = Facts { source: source_end, target, cached_permille };
+            let mut route = choose(&self.job.options, &facts);
+            if receiver.new.device_block_bytes().is_some()
+                && Pipeline::is_padded_by(size, route.write_alignment)
+            {
+                // Padding would fall on bytes behind the image, which nothing can cut off again.
+                route = route.with_write_refused();
+            }
+            if route.preallocate && !receiver.new.is_in_place() && !plan.makes_holes() {
+                let whole = Segment { start: 0, end: size };
+                let mode = AllocateMode::Extend;
+                let reserved = self.preallocate(&receiver.new.file, mode, whole).await;
+                receiver.take_in(reserved);
+            }
+            common = Some(common.map_or(route, |common| common.with(route)));
         }
-        if route.preallocate && !new.is_in_place() && !plan.makes_holes() {
-            let whole = Segment { start: 0, end: size };
-            self.preallocate(target, AllocateMode::Extend, whole, labels).await?;
-        }
-        if route.read_alignment > 1
-            && let Err(error) = self.set_direct(source, true).await
-        {
-            fell_back.push(FellBack { from: Attempt::DirectRead, errno: error.errno() });
-            route = route.with_read_refused();
-        }
-        if route.write_alignment > 1
-            && let Err(error) = self.set_direct(target, true).await
-        {
-            fell_back.push(FellBack { from: Attempt::DirectWrite, errno: error.errno() });
-            route = route.with_write_refused();
-        }
+        let Some(route) = common else { return Ok((DataPath::Buffered, PathReason::Empty)) };
+        let route = self.switch_direct(source, receivers, route, fell_back).await;
         let geometry = Geometry {
             size_bytes: size,
             block_bytes: self.paced_block_bytes(route.read_alignment.max(route.write_alignment)),
             depth: self.job.options.depth,
             read_alignment: route.read_alignment,
             write_alignment: route.write_alignment,
-            // A linked write would start before its bytes were hashed.
-            mode: match self.wanted().is_nothing() {
+            // A linked write would start before its bytes were hashed, and is one.
+            mode: match self.wanted().is_nothing() && receivers.len() == 1 {
                 true => self.job.options.pipeline,
                 false => PipelineMode::Unlinked,
             },
         };
         let moved = if plan.makes_holes() {
-            let unit = zero_unit(&target_status, geometry.block_bytes, geometry.write_alignment);
             let preallocates = route.preallocate && !plan.finds_zeros;
-            self.move_segments(source, new, geometry, plan, (unit, preallocates), labels).await
+            self.move_segments(source, receivers, geometry, plan, preallocates, labels).await
         } else {
-            self.begin_journal(status, new, geometry.write_alignment > 1).await;
+            let mut there = 0;
+            if let [Receiver { new, .. }] = receivers {
+                self.begin_journal(status, new, geometry.write_alignment > 1).await;
+                // What is to be hashed is read whole.
+                let is_hashed = self.hashing.borrow().is_some();
+                there = if is_hashed { 0 } else { new.reached.written_bytes };
+            }
             // Blocks begin at multiples of the alignments.
-            // What is to be hashed is read whole.
-            let is_hashed = self.hashing.borrow().is_some();
-            let there = if is_hashed { 0 } else { new.reached.written_bytes };
             let start = there - there % u64::from(geometry.block_bytes);
             let rest = Segment { start, end: size };
             let pipeline = Pipeline::of_segments(geometry, vec![rest]);
             self.job.progress.add_bytes(start);
-            self.move_blocks(source, new, geometry, pipeline, None, labels).await
+            self.move_blocks(source, receivers, geometry, pipeline, false, labels).await
         };
         if route.read_alignment > 1 {
             // If it is read again, because it was changed, it may be read through the page cache.
             let _ = self.set_direct(source, false).await;
         }
-        let hole_bytes = moved?;
-        if Pipeline::is_padded(&geometry) || new.reached != Reached::default() {
-            self.cut(target, size, labels).await?;
+        moved?;
+        for receiver in alive(receivers) {
+            if Pipeline::is_padded(&geometry) || receiver.new.reached != Reached::default() {
+                let cut = self.cut(&receiver.new.file, size).await;
+                receiver.take_in(cut);
+            }
         }
-        Ok(((route.path, route.reason), hole_bytes))
+        Ok((route.path, route.reason))
     }
 
-    /// Moves what is data, through many blocks in flight. Returns how many bytes were left out.
+    /// Has the server copy, if both files are on one that can.
+    async fn copy_on_server(
+        &self,
+        source: &File,
+        source_end: End,
+        new: &NewFile,
+        size: u64,
+        fell_back: &mut Vec<FellBack>,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        // Elsewhere it costs no call to find that out.
+        if !may_copy_range(&self.job.options, source_end, source_end) {
+            return Ok(false);
+        }
+        let on_target = |error: Error| error.on(labels.target());
+        let status = self.io.status_of(&new.file).await.map_err(on_target)?;
+        let target_end = self.end(&status, &new.file).await;
+        Ok(may_copy_range(&self.job.options, source_end, target_end)
+            && self.copy_ranges(source, &new.file, size, fell_back, labels).await?)
+    }
+
+    /// Switches direct I/O on where the route has it. A side that refuses goes through the page cache,
+    /// with all of its files.
+    async fn switch_direct(
+        &self,
+        source: &File,
+        receivers: &mut [Receiver<'_>],
+        mut route: Route,
+        fell_back: &mut Vec<FellBack>,
+    ) -> Route {
+        if route.read_alignment > 1
+            && let Err(error) = self.set_direct(source, true).await
+        {
+            fell_back.push(FellBack { from: Attempt::DirectRead, errno: error.errno() });
+            route = route.with_read_refused();
+        }
+        if route.write_alignment == 1 {
+            return route;
+        }
+        let mut refused = None;
+        for receiver in alive(receivers) {
+            if let Err(error) = self.set_direct(&receiver.new.file, true).await {
+                refused = Some(error.errno());
+                break;
+            }
+        }
+        let Some(errno) = refused else { return route };
+        fell_back.push(FellBack { from: Attempt::DirectWrite, errno });
+        if receivers.len() > 1 {
+            for receiver in alive(receivers) {
+                let _ = self.set_direct(&receiver.new.file, false).await;
+            }
+        }
+        route.with_write_refused()
+    }
+
+    /// Moves what is data, through many blocks in flight.
     async fn move_segments(
         &self,
         source: &File,
-        new: &NewFile,
+        receivers: &mut [Receiver<'_>],
         geometry: Geometry,
         plan: HolePlan,
-        (zero_unit, preallocates): (u32, bool),
+        preallocates: bool,
         labels: &dyn Labels,
-    ) -> Result<u64, Error> {
+    ) -> Result<(), Error> {
         let size = geometry.size_bytes;
-        self.make_hole(new, size, labels).await?;
+        self.make_holes(receivers, size).await;
+        self.find_zero_units(receivers, geometry).await;
         let alignment = geometry.read_alignment.max(geometry.write_alignment);
-        let alignment = alignment.max(new.device_block_bytes().unwrap_or(1));
-        let mut sparse = SparseSource::new(plan, size, alignment);
-        let mut written = 0;
-        while let Some(part) = self.next_part(source, &mut sparse, new, labels).await? {
+        let mut sparse = SparseSource::new(plan, size, alignment, receivers);
+        while let Some(part) = self.next_part(source, &mut sparse, receivers, labels).await? {
             if preallocates && !part.finds_zeros {
-                self.preallocate_segments(&new.file, &part.segments, labels).await?;
+                for receiver in alive(receivers) {
+                    let reserved =
+                        self.preallocate_segments(&receiver.new.file, &part.segments).await;
+                    receiver.take_in(reserved);
+                }
             }
-            let data = part.data_bytes();
-            let unit = part.finds_zeros.then_some(zero_unit);
             // A linked write would be on its way before its bytes are looked at.
-            let mode = if unit.is_some() { PipelineMode::Unlinked } else { geometry.mode };
+            let mode = if part.finds_zeros { PipelineMode::Unlinked } else { geometry.mode };
             let geometry = Geometry { mode, ..geometry };
             let pipeline = Pipeline::of_segments(geometry, part.segments);
-            let moved = self.move_blocks(source, new, geometry, pipeline, unit, labels);
-            written += data - moved.await?;
+            let moved =
+                self.move_blocks(source, receivers, geometry, pipeline, part.finds_zeros, labels);
+            moved.await?;
         }
-        Ok(size - written)
+        Ok(())
     }
 
-    /// Does what a pipeline decides. With a unit, zeros are left out; returns how many bytes were.
+    /// Finds out what zeros are counted in, of each file by itself.
+    async fn find_zero_units(&self, receivers: &mut [Receiver<'_>], geometry: Geometry) {
+        for receiver in alive(receivers) {
+            if receiver.block_bytes.is_none() {
+                let status = self.io.status_of(&receiver.new.file).await;
+                receiver.block_bytes = receiver.take_in(status).map(|status| status.block_bytes);
+            }
+            let Some(block_bytes) = receiver.block_bytes else { continue };
+            receiver.left_out.unit_bytes =
+                zero_unit(block_bytes, geometry.block_bytes, geometry.write_alignment);
+        }
+    }
+
+    /// Does what a pipeline decides. Zeros are left out if they are to be found.
     async fn move_blocks(
         &self,
         source: &File,
-        new: &NewFile,
+        receivers: &mut [Receiver<'_>],
         geometry: Geometry,
         pipeline: Pipeline,
-        zero_unit: Option<u32>,
+        finds_zeros: bool,
         labels: &dyn Labels,
-    ) -> Result<u64, Error> {
-        if pipeline.is_finished() {
-            return Ok(0);
+    ) -> Result<(), Error> {
+        if pipeline.is_finished() || are_lost(receivers) {
+            return Ok(());
         }
+        let pipeline = pipeline.to_targets(receivers.iter().map(Receiver::is_lost));
         let pool = self.block_pool()?;
         let tasks = self.block_tasks()?;
         // A table that is full or not there costs little: files are then found by descriptor.
@@ -537,27 +752,43 @@ impl Worker<'_> {
         };
         // What is written through the page cache is written by a helper, who has no table.
         let is_direct = geometry.write_alignment > 1;
-        let target = &new.file;
-        let target = if is_direct { handle(target) } else { Handle::from(target) };
-        let files = (handle(source), target);
+        let source = handle(source);
+        let targets = receivers.iter_mut().map(|receiver| {
+            let file = &receiver.new.file;
+            let handle = if is_direct { handle(file) } else { Handle::from(file) };
+            BlockTarget { handle, left_out: mem::take(&mut receiver.left_out), failed: None }
+        });
+        let targets: Vec<_> = targets.collect();
         let (progress, cancellation) = (self.job.progress.clone(), self.job.cancellation.clone());
-        let work = (geometry, pipeline, zero_unit);
+        let work = (geometry, pipeline, finds_zeros);
         let hashing = self.hashing.take().map(|hashing| InFlight::new(hashing, geometry.depth));
-        let copy = BlockCopy::new(work, files, pool, hashing, progress, cancellation)
+        let journal = match receivers {
+            [Receiver { new, .. }] => new.journal.take().map(|journal| (journal, new.file.clone())),
+            _ => None,
+        };
+        let copy = BlockCopy::new(work, (source, targets), pool, hashing, progress, cancellation)
             .with_throttle(self.job.throttle.clone())
-            .with_journal(new.journal.take().map(|journal| (journal, new.file.clone())));
+            .with_journal(journal);
         let ran = self.run_blocks(copy).await;
         let (mut copy, outcome) = ran.map_err(|error| error.on(labels.target()))?;
         self.hashing.replace(copy.hashing.take().map(InFlight::into_fingerprinter));
-        let (failed_side, left_out) = (copy.failed_side, copy.left_out);
-        new.interrupted_at.set(copy.written_below());
-        *new.journal.borrow_mut() = copy.journal.take().map(|(journal, _)| journal);
+        let (failed_side, journal) = (copy.failed_side, copy.journal.take());
+        if let [Receiver { new, .. }] = receivers {
+            new.interrupted_at.set(copy.written_below());
+            *new.journal.borrow_mut() = journal.map(|(journal, _)| journal);
+        }
+        for (receiver, target) in receivers.iter_mut().zip(mem::take(&mut copy.targets)) {
+            receiver.left_out = target.left_out;
+            target.failed.into_iter().for_each(|error| receiver.lose(error));
+        }
         drop(copy);
         tasks.release_files();
-        outcome.map(|()| left_out).map_err(|error| match failed_side {
-            Some(Side::Source) => error.on(labels.source()),
-            _ => error.on(labels.target()),
-        })
+        match outcome {
+            Err(_) if failed_side != Some(Side::Source) && are_lost(receivers) => Ok(()),
+            Err(error) if failed_side == Some(Side::Source) => Err(error.on(labels.source())),
+            Err(error) => Err(error.on(labels.target())),
+            Ok(()) => Ok(()),
+        }
     }
 
     pub(super) async fn end(&self, status: &FileStatus, file: &File) -> End {
@@ -586,7 +817,6 @@ impl Worker<'_> {
         target: &File,
         mode: AllocateMode,
         range: Segment,
-        labels: &dyn Labels,
     ) -> Result<(), Error> {
         let (offset_bytes, length_bytes) = (range.start, range.length());
         let allocate = Allocate { file: target.clone(), mode, offset_bytes, length_bytes };
@@ -597,7 +827,7 @@ impl Worker<'_> {
                     Some(Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG | Errno::EIO)
                 ) =>
             {
-                Err(error.on(labels.target()))
+                Err(error)
             }
             Err(error) if error.kind() == ErrorKind::Cancelled => Err(error),
             _ => Ok(()),
@@ -659,6 +889,11 @@ impl Worker<'_> {
     }
 }
 
+/// Whether a file says how long it is.
+fn has_size(status: &FileStatus) -> bool {
+    matches!(status.kind, FileKind::Regular | FileKind::BlockDevice)
+}
+
 fn explain(error: PipelineError, labels: &dyn Labels) -> Error {
     match error {
         PipelineError::SourceShrank(at) => {
@@ -667,7 +902,7 @@ fn explain(error: PipelineError, labels: &dyn Labels) -> Error {
         }
         PipelineError::WroteNothing(at) => {
             let reason = "nothing was written";
-            Error::new(ErrorKind::Storage, "write", reason).on(labels.target()).at(at)
+            Error::new(ErrorKind::Storage, "write", reason).at(at)
         }
     }
 }

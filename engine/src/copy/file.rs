@@ -312,7 +312,8 @@ impl Worker<'_> {
             };
             return Ok((new, moved));
         }
-        let moved = match self.move_data(source, status, &new, labels).await {
+        let (new, moved) = self.move_data(source, status, new, labels).await;
+        let moved = match moved {
             Ok(moved) => self.check_moved(source, status, &new, moved, labels).await,
             Err(error) => Err(error),
         };

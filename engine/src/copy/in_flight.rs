@@ -23,14 +23,15 @@ pub(super) struct InFlight {
 pub(super) struct Hashed {
     pub(super) transfer: Transfer,
     pub(super) zero_from: u32,
+    pub(super) target: u32,
     pub(super) buffer: Buffer,
 }
 
 impl Hashed {
     /// The write that it waits for, and its buffer.
     pub(super) fn into_step(self) -> (Result<Step, PipelineError>, Buffer) {
-        let Self { transfer, zero_from, buffer } = self;
-        (Ok(Step::Write { transfer, zero_from }), buffer)
+        let Self { transfer, zero_from, target, buffer } = self;
+        (Ok(Step::Write { transfer, zero_from, target }), buffer)
     }
 }
 

@@ -37,17 +37,27 @@ impl Io {
     /// The same, with the operation's number.
     pub(super) async fn perform_counted(
         &self,
-        mut operation: Operation,
+        operation: Operation,
     ) -> Result<(u32, Operation), Error> {
+        let (result, operation) = self.perform_and_return(operation).await;
+        result.map(|number| (number, operation))
+    }
+
+    /// The same; what the operation owns comes back even if it fails.
+    pub(super) async fn perform_and_return(
+        &self,
+        mut operation: Operation,
+    ) -> (Result<u32, Error>, Operation) {
         let verb = operation.verb();
         if self.is_rehearsal && !touches_nothing(&operation) {
-            return Err(Error::new(ErrorKind::Unsupported, verb, "a dry run touches nothing"));
+            let error = Error::new(ErrorKind::Unsupported, verb, "a dry run touches nothing");
+            return (Err(error), operation);
         }
         let mut retries = 0;
         loop {
             let (result, back) = self.tasks.perform(operation).await;
             match result.map_err(|error| error.errno) {
-                Ok(number) => return Ok((number, back)),
+                Ok(number) => return (Ok(number), back),
                 Err(Errno::EINTR | Errno::EAGAIN)
                     if retries < RETRIES_MAX
                         && !matches!(
@@ -58,7 +68,7 @@ impl Io {
                     retries += 1;
                     operation = back;
                 }
-                Err(errno) => return Err(Error::from_errno(verb, errno)),
+                Err(errno) => return (Err(Error::from_errno(verb, errno)), back),
             }
         }
     }

@@ -39,6 +39,7 @@ mod publication;
 mod publish;
 mod reading;
 mod reason;
+mod receiver;
 mod rehearsal;
 mod remove_source;
 mod reread;

@@ -12,12 +12,16 @@
 //! A short read stays in Reading and a short write stays in Writing, each for the rest. Direct I/O
 //! moves whole, aligned pieces: a short transfer is resumed from the last aligned byte, and the
 //! tail of the file is padded with zeros, to be cut off by truncation when all is written.
+//!
+//! With several targets a block is written to one after the other: its buffer belongs to one
+//! operation at a time, and the other blocks keep the other targets busy. A target that is lost is
+//! passed over from then on.
 
 use std::vec;
 
 use super::PipelineMode;
 use super::segments::Segment;
-use crate::limits::BUFFER_ALIGNMENT_BYTES;
+use crate::limits::{BUFFER_ALIGNMENT_BYTES, TARGETS_MAX};
 
 /// The shape of a copy: how much, in which pieces.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +52,12 @@ pub(super) struct Transfer {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Step {
     Read(Transfer),
-    /// The last bytes of `transfer` are padding: zeros, from this byte of the buffer on.
+    /// To this target. The last bytes of `transfer` are padding: zeros, from this byte of the buffer
+    /// on.
     Write {
         transfer: Transfer,
         zero_from: u32,
+        target: u32,
     },
     /// A read and the write of the same bytes behind it, as one chain.
     ReadThenWrite(Transfer),
@@ -76,7 +82,15 @@ pub(super) struct Pipeline {
     segments: vec::IntoIter<Segment>,
     /// Bytes that must still be written.
     left: u64,
+    targets: Targets,
     is_stopped: bool,
+}
+
+/// The files that are written, by their numbers: how many there are, and which are lost.
+#[derive(Clone, Copy, Debug)]
+struct Targets {
+    count: u32,
+    lost: u32,
 }
 
 /// A piece of the file that one block is moving; `done` bytes of its `length` have moved.
@@ -92,7 +106,8 @@ enum BlockState {
     Idle,
     Reading(Chunk),
     Pairing(Chunk),
-    Writing(Chunk),
+    /// To this target.
+    Writing(Chunk, u32),
 }
 
 impl Pipeline {
@@ -117,7 +132,21 @@ impl Pipeline {
             assert!(geometry.block_bytes > 0 && geometry.block_bytes.is_multiple_of(alignment));
         }
         let blocks = vec![BlockState::Idle; geometry.depth as usize];
-        Self { geometry, blocks, segment, segments: segments.into_iter(), left, is_stopped: false }
+        let (segments, targets) = (segments.into_iter(), Targets { count: 1, lost: 0 });
+        Self { geometry, blocks, segment, segments, left, targets, is_stopped: false }
+    }
+
+    /// The same copy to several targets; true are those that are lost already.
+    pub(super) fn to_targets(mut self, are_lost: impl ExactSizeIterator<Item = bool>) -> Self {
+        let count = u32::try_from(are_lost.len()).expect("targets are few");
+        assert!(count >= 1 && are_lost.len() <= TARGETS_MAX, "targets are bounded");
+        let is_linked = self.geometry.mode == PipelineMode::Linked;
+        assert!(!is_linked || count == 1, "a pair has one write");
+        self.targets = Targets { count, lost: 0 };
+        for (target, is_lost) in (0..).zip(are_lost) {
+            self.targets.lost |= u32::from(is_lost) << target;
+        }
+        self
     }
 
     /// Gives an idle block the next piece of the source.
@@ -154,7 +183,7 @@ impl Pipeline {
         };
         let moved = chunk.advanced(bytes, self.geometry.read_alignment);
         if moved.done == moved.length {
-            Ok(self.write(block, Chunk { done: 0, ..moved }))
+            Ok(self.write_from(block, moved, 0))
         } else if moved.done == chunk.done {
             // At its end a file answers 0, or less than its alignment, again and again.
             Err(PipelineError::SourceShrank(chunk.position() + u64::from(bytes)))
@@ -169,18 +198,39 @@ impl Pipeline {
         block: u32,
         bytes: u32,
     ) -> Result<Step, PipelineError> {
-        let BlockState::Writing(chunk) = self.blocks[block as usize] else {
-            panic!("block {block} completed a write that it never started");
-        };
+        let (chunk, target) = self.writing(block);
         let moved = chunk.advanced(bytes, self.geometry.write_alignment);
-        if moved.done == moved.length {
-            self.left -= u64::from(moved.length);
-            Ok(self.start(block))
+        if moved.done == moved.length || self.targets.is_lost(target) {
+            Ok(self.write_from(block, moved, target + 1))
         } else if moved.done == chunk.done {
             Err(PipelineError::WroteNothing(chunk.position()))
         } else {
-            Ok(self.write(block, moved))
+            Ok(self.write(block, moved, target))
         }
+    }
+
+    /// Handles a write that failed for good: its target gets nothing more, and the block goes on with
+    /// the next. None if no target is left, and with that nothing to do.
+    pub(super) fn on_target_lost(&mut self, block: u32) -> Option<Step> {
+        let (chunk, target) = self.writing(block);
+        self.targets.lost |= 1 << target;
+        if self.targets.next_from(0).is_none() {
+            self.stop();
+            return None;
+        }
+        Some(self.write_from(block, chunk, target + 1))
+    }
+
+    /// The target that a block is being written to.
+    pub(super) fn target_of(&self, block: u32) -> u32 {
+        self.writing(block).1
+    }
+
+    fn writing(&self, block: u32) -> (Chunk, u32) {
+        let BlockState::Writing(chunk, target) = self.blocks[block as usize] else {
+            panic!("block {block} completed a write that it never started");
+        };
+        (chunk, target)
     }
 
     /// Handles a linked pair: the read moved `read` bytes, and the write moved `written`, or never
@@ -199,10 +249,10 @@ impl Pipeline {
             self.blocks[block as usize] = BlockState::Reading(chunk);
             return self.on_read_complete(block, read);
         }
-        self.blocks[block as usize] = BlockState::Writing(chunk);
+        self.blocks[block as usize] = BlockState::Writing(chunk, 0);
         match written {
             Some(bytes) => self.on_write_complete(block, bytes),
-            None => Ok(self.write(block, chunk)),
+            None => Ok(self.write(block, chunk, 0)),
         }
     }
 
@@ -225,7 +275,7 @@ impl Pipeline {
             BlockState::Idle => None,
             BlockState::Reading(chunk)
             | BlockState::Pairing(chunk)
-            | BlockState::Writing(chunk) => Some(chunk.file_offset),
+            | BlockState::Writing(chunk, _) => Some(chunk.file_offset),
         });
         in_flight.min().unwrap_or(self.segment.start)
     }
@@ -255,10 +305,32 @@ impl Pipeline {
         Step::Read(chunk.rest(block, self.geometry.read_alignment))
     }
 
-    fn write(&mut self, block: u32, chunk: Chunk) -> Step {
-        self.blocks[block as usize] = BlockState::Writing(chunk);
+    /// Writes all of a chunk to the first target from `target` on that is not lost; behind the last
+    /// one the chunk is done.
+    fn write_from(&mut self, block: u32, chunk: Chunk, target: u32) -> Step {
+        match self.targets.next_from(target) {
+            Some(target) => self.write(block, Chunk { done: 0, ..chunk }, target),
+            None => {
+                self.left -= u64::from(chunk.length);
+                self.start(block)
+            }
+        }
+    }
+
+    fn write(&mut self, block: u32, chunk: Chunk, target: u32) -> Step {
+        self.blocks[block as usize] = BlockState::Writing(chunk, target);
         let transfer = chunk.rest(block, self.geometry.write_alignment);
-        Step::Write { transfer, zero_from: chunk.length }
+        Step::Write { transfer, zero_from: chunk.length, target }
+    }
+}
+
+impl Targets {
+    fn is_lost(self, target: u32) -> bool {
+        self.lost & (1 << target) != 0
+    }
+
+    fn next_from(self, target: u32) -> Option<u32> {
+        (target..self.count).find(|target| !self.is_lost(*target))
     }
 }
 
@@ -310,7 +382,7 @@ mod tests {
     struct Files {
         random: Random,
         source: Vec<u8>,
-        target: Vec<u8>,
+        targets: Vec<Vec<u8>>,
         buffers: Vec<Vec<u8>>,
     }
 
@@ -326,13 +398,14 @@ mod tests {
             bytes
         }
 
-        fn write(&mut self, transfer: Transfer) -> u32 {
+        fn write(&mut self, transfer: Transfer, target: u32) -> u32 {
             let bytes = self.part(transfer.length) as usize;
             let (from, start) = (index(transfer.file_offset), transfer.buffer_start as usize);
             let end = from + bytes;
-            self.target.resize(self.target.len().max(end), 0);
+            let target = &mut self.targets[target as usize];
+            target.resize(target.len().max(end), 0);
             let buffer = &self.buffers[transfer.block as usize];
-            self.target[from..end].copy_from_slice(&buffer[start..start + bytes]);
+            target[from..end].copy_from_slice(&buffer[start..start + bytes]);
             u32::try_from(bytes).unwrap()
         }
 
@@ -360,14 +433,17 @@ mod tests {
         segments
     }
 
-    /// Copies a random file with short transfers that finish in random order. The seed decides all.
+    /// Copies a random file with short transfers that finish in random order, to one target or
+    /// several, which may be lost at any write. The seed decides all.
     fn copy_with_faults(seed: u64) {
         let mut random = Random::new(seed);
         let mut source: Vec<u8> =
             (0..random.below(20_000)).map(|_| random.next().to_le_bytes()[0]).collect();
         let segments = random.once_in(2).then(|| segments(&mut random, &mut source));
         let alignments = [1, 512];
-        let mode = [PipelineMode::Unlinked, PipelineMode::Linked][index(random.below(2))];
+        let count = [1, 1, 2, 3][index(random.below(4))];
+        let modes = [PipelineMode::Unlinked, PipelineMode::Linked];
+        let mode = modes[if count == 1 { index(random.below(2)) } else { 0 }];
         let geometry = Geometry {
             size_bytes: source.len() as u64,
             block_bytes: 512 * u32::try_from(1 + random.below(6)).unwrap(),
@@ -377,12 +453,15 @@ mod tests {
             mode,
         };
         let buffers = vec![vec![0xdb; geometry.block_bytes as usize]; geometry.depth as usize];
-        let mut files = Files { random, source, target: Vec::new(), buffers };
+        let mut lost: Vec<bool> =
+            (0..count).map(|target| target > 0 && random.once_in(8)).collect();
+        let mut files = Files { random, source, targets: vec![Vec::new(); count], buffers };
         let has_holes = segments.is_some();
         let mut pipeline = match segments {
             Some(segments) => Pipeline::of_segments(geometry, segments),
             None => Pipeline::new(geometry),
-        };
+        }
+        .to_targets(lost.iter().copied());
         let mut in_flight: Vec<Step> =
             (0..geometry.depth).map(|block| pipeline.start(block)).collect();
         in_flight.retain(|step| *step != Step::Rest);
@@ -394,17 +473,26 @@ mod tests {
                     let bytes = files.read(transfer);
                     pipeline.on_read_complete(transfer.block, bytes)
                 }
-                Step::Write { transfer, zero_from } => {
+                Step::Write { transfer, target, .. }
+                    if count > 1 && files.random.once_in(64) || lost[target as usize] =>
+                {
+                    lost[target as usize] = true;
+                    match pipeline.on_target_lost(transfer.block) {
+                        Some(step) => Ok(step),
+                        None => return assert!(lost.iter().all(|is_lost| *is_lost)),
+                    }
+                }
+                Step::Write { transfer, zero_from, target } => {
                     let end = (transfer.buffer_start + transfer.length) as usize;
                     if end > zero_from as usize {
                         files.buffers[transfer.block as usize][zero_from as usize..end].fill(0);
                     }
-                    let bytes = files.write(transfer);
+                    let bytes = files.write(transfer, target);
                     pipeline.on_write_complete(transfer.block, bytes)
                 }
                 Step::ReadThenWrite(transfer) => {
                     let read = files.read(transfer);
-                    let written = (read == transfer.length).then(|| files.write(transfer));
+                    let written = (read == transfer.length).then(|| files.write(transfer, 0));
                     pipeline.on_pair_complete(transfer.block, read, written)
                 }
                 Step::Rest => unreachable!("a resting block has nothing in flight"),
@@ -414,13 +502,15 @@ mod tests {
             assert!(in_flight.len() <= geometry.depth as usize, "seed {seed}: more than blocks");
         }
         assert!(pipeline.is_finished(), "seed {seed}: stopped early");
-        let is_padded = files.target.len() > files.source.len();
-        let may_pad = Pipeline::is_padded(&geometry);
-        assert!(is_padded == may_pad || (has_holes && may_pad), "seed {seed}: padding");
-        let padding = files.target.iter().skip(files.source.len());
-        assert!(padding.copied().all(|byte| byte == 0), "seed {seed}");
-        files.target.resize(files.source.len(), 0);
-        assert_eq!(files.target, files.source, "seed {seed}: the copy differs");
+        for (mut target, _) in files.targets.into_iter().zip(lost).filter(|(_, is_lost)| !is_lost) {
+            let is_padded = target.len() > files.source.len();
+            let may_pad = Pipeline::is_padded(&geometry);
+            assert!(is_padded == may_pad || (has_holes && may_pad), "seed {seed}: padding");
+            let padding = target.iter().skip(files.source.len());
+            assert!(padding.copied().all(|byte| byte == 0), "seed {seed}");
+            target.resize(files.source.len(), 0);
+            assert_eq!(target, files.source, "seed {seed}: the copy differs");
+        }
     }
 
     #[test]
@@ -453,6 +543,57 @@ mod tests {
         pipeline.start(0);
         pipeline.on_read_complete(0, 64).unwrap();
         assert_eq!(pipeline.on_write_complete(0, 0), Err(PipelineError::WroteNothing(0)));
+    }
+
+    #[test]
+    fn each_target_gets_the_block_whole_before_the_next_is_read() {
+        // What the two targets take of 100 bytes at a time: short writes in every order.
+        let cases: [(&[u32], &[u32]); 4] =
+            [(&[100], &[100]), (&[1, 99], &[100]), (&[100], &[99, 1]), (&[40, 60], &[60, 30, 10])];
+        for writes in cases {
+            let mut pipeline =
+                Pipeline::new(geometry(150, 100, 1)).to_targets([false; 2].iter().copied());
+            pipeline.start(0);
+            let mut step = pipeline.on_read_complete(0, 100).unwrap();
+            for (number, writes) in [writes.0, writes.1].into_iter().enumerate() {
+                let mut done = 0;
+                for bytes in writes {
+                    let Step::Write { transfer, target, .. } = step else { panic!("{step:?}") };
+                    let got = (target as usize, transfer.buffer_start, transfer.length);
+                    assert_eq!(got, (number, done, 100 - done), "{writes:?}");
+                    step = pipeline.on_write_complete(0, *bytes).unwrap();
+                    done += bytes;
+                }
+            }
+            let Step::Read(transfer) = step else { panic!("{step:?}") };
+            assert_eq!((transfer.file_offset, transfer.length), (100, 50));
+        }
+    }
+
+    #[test]
+    fn a_target_that_is_lost_keeps_no_other_from_its_bytes() {
+        let mut pipeline =
+            Pipeline::new(geometry(200, 100, 2)).to_targets([false; 3].iter().copied());
+        (0..2).for_each(|block| assert!(matches!(pipeline.start(block), Step::Read(_))));
+        let to = |step: Step| match step {
+            Step::Write { transfer, target, .. } => {
+                (target, transfer.buffer_start, transfer.length)
+            }
+            step => panic!("{step:?}"),
+        };
+        for block in 0..2 {
+            let step = pipeline.on_read_complete(block, 100).unwrap();
+            assert_eq!(to(step), (0, 0, 100));
+        }
+        // Lost in the middle of a block, with another block on its way to it.
+        assert_eq!(to(pipeline.on_write_complete(0, 30).unwrap()), (0, 30, 70));
+        assert_eq!(to(pipeline.on_target_lost(0).unwrap()), (1, 0, 100));
+        assert_eq!(to(pipeline.on_write_complete(1, 50).unwrap()), (1, 0, 100), "short, and lost");
+        assert_eq!(to(pipeline.on_write_complete(0, 100).unwrap()), (2, 0, 100));
+        assert_eq!(pipeline.on_write_complete(0, 100), Ok(Step::Rest));
+        assert_eq!(to(pipeline.on_target_lost(1).unwrap()), (2, 0, 100));
+        assert!(!pipeline.is_finished());
+        assert_eq!(pipeline.on_target_lost(1), None, "nobody is left");
     }
 
     #[test]

@@ -61,6 +61,21 @@ impl Route {
         Self { write_alignment: 1, ..self }.after_refusal()
     }
 
+    /// The one way that suits two targets: past the page cache only if both of them are written so.
+    pub(super) fn with(self, other: Self) -> Self {
+        let align = |one: u32, other: u32| if one.min(other) == 1 { 1 } else { one.max(other) };
+        let read_alignment = align(self.read_alignment, other.read_alignment);
+        let write_alignment = align(self.write_alignment, other.write_alignment);
+        // What stands in the way of one is the reason for both.
+        let decides = if self.write_alignment == write_alignment { self } else { other };
+        let path = match (read_alignment, write_alignment) {
+            (1, 1) => DataPath::Buffered,
+            (1, _) | (_, 1) => DataPath::MixedDirect,
+            _ => DataPath::Direct,
+        };
+        Self { path, read_alignment, write_alignment, ..decides }
+    }
+
     fn after_refusal(self) -> Self {
         let is_buffered = (self.read_alignment, self.write_alignment) == (1, 1);
         let path = if is_buffered { DataPath::Buffered } else { DataPath::MixedDirect };
@@ -272,6 +287,24 @@ mod tests {
             let got = (route.path, route.read_alignment, route.write_alignment);
             assert_eq!(got, (path, read, write), "{name}");
             assert_eq!(route.reason, reason, "{name}");
+        }
+    }
+
+    #[test]
+    fn two_targets_go_past_the_page_cache_together_or_not_at_all() {
+        let route = |target| {
+            let facts = Facts { source: EXT4, target, cached_permille: Some(0) };
+            choose(&Options::default(), &facts)
+        };
+        let sides = |route: Route| (route.path, route.read_alignment, route.write_alignment);
+        for (one, other) in [(EXT4, XFS), (XFS, EXT4)] {
+            let common = route(one).with(route(other));
+            assert_eq!(sides(common), (DataPath::Direct, 512, 4096), "the larger alignment");
+        }
+        for (one, other) in [(EXT4, TMPFS), (TMPFS, EXT4)] {
+            let common = route(one).with(route(other));
+            assert_eq!(sides(common), (DataPath::Buffered, 1, 1));
+            assert_eq!(common.reason, route(TMPFS).reason);
         }
     }
 

@@ -5,6 +5,7 @@ use super::data::PAGE_BYTES;
 use super::file_system::has_trusted_map;
 use super::holes::{ALL_HOLE_READ_BYTES_MAX, HolePlan, is_sparse};
 use super::publish::NewFile;
+use super::receiver::{Receiver, alive};
 use super::segments::{Answer, Look, Segment, Segments};
 use super::worker::{Labels, Worker};
 use crate::error::{Errno, Error};
@@ -42,7 +43,15 @@ impl Part {
 }
 
 impl SparseSource {
-    pub(super) fn new(plan: HolePlan, size_bytes: u64, alignment: u32) -> Self {
+    /// Of a file that is moved in multiples of `alignment`, to these.
+    pub(super) fn new(
+        plan: HolePlan,
+        size_bytes: u64,
+        alignment: u32,
+        receivers: &[Receiver<'_>],
+    ) -> Self {
+        let devices = receivers.iter().filter_map(|receiver| receiver.new.device_block_bytes());
+        let alignment = devices.fold(alignment, u32::max);
         let segments = Segments::new(size_bytes, u64::from(alignment));
         Self { segments, plan, size_bytes, reached: 0, is_ended: false }
     }
@@ -68,27 +77,25 @@ impl Worker<'_> {
         self.plan_device_holes(plan, new, status.size_bytes).await
     }
 
-    /// Makes a target one single hole as long as the source.
+    /// Makes each target one single hole as long as the source.
     ///
     /// What stands there already must not shine through the holes: it is cut off first, as cp does.
     /// The length is set before the data comes, so that no write makes the file longer: those wait
     /// for each other.
-    pub(super) async fn make_hole(
-        &self,
-        new: &NewFile,
-        size_bytes: u64,
-        labels: &dyn Labels,
-    ) -> Result<(), Error> {
-        if new.device_block_bytes().is_some() {
-            return Ok(());
+    pub(super) async fn make_holes(&self, receivers: &mut [Receiver<'_>], size_bytes: u64) {
+        for receiver in alive(receivers) {
+            if receiver.new.device_block_bytes().is_some() {
+                continue;
+            }
+            let is_in_place = receiver.new.is_in_place();
+            let lengths: &[u64] = if is_in_place { &[0, size_bytes] } else { &[size_bytes] };
+            for length_bytes in lengths {
+                let (file, length_bytes) = (receiver.new.file.clone(), *length_bytes);
+                let truncate = Operation::Truncate(Truncate { file, length_bytes });
+                let made = self.io.perform(truncate).await;
+                receiver.take_in(made);
+            }
         }
-        let lengths: &[u64] = if new.is_in_place() { &[0, size_bytes] } else { &[size_bytes] };
-        for length_bytes in lengths {
-            let truncate = Truncate { file: new.file.clone(), length_bytes: *length_bytes };
-            let made = self.io.perform(Operation::Truncate(truncate)).await;
-            made.map_err(|error| error.on(labels.target()))?;
-        }
-        Ok(())
     }
 
     /// The next data of a file; none at its end. What is left out on the way is progress, too.
@@ -96,7 +103,7 @@ impl Worker<'_> {
         &self,
         file: &File,
         source: &mut SparseSource,
-        new: &NewFile,
+        receivers: &mut [Receiver<'_>],
         labels: &dyn Labels,
     ) -> Result<Option<Part>, Error> {
         if source.is_ended {
@@ -124,11 +131,15 @@ impl Worker<'_> {
         let end = if source.is_ended { source.size_bytes } else { end };
         let covers = Segment { start: source.reached, end };
         let mut part = Part { segments: found, covers, finds_zeros };
-        match new.device_block_bytes() {
-            Some(block_bytes) if source.plan.writes_zeros => {
-                self.zero_gaps(&new.file, block_bytes, &mut part, labels).await?;
+        for receiver in alive(receivers) {
+            match receiver.new.device_block_bytes() {
+                Some(block_bytes) if source.plan.writes_zeros => {
+                    let file = &receiver.new.file;
+                    self.zero_gaps(file, block_bytes, &mut part, labels).await?;
+                }
+                _ => self.job.progress.add_bytes(covers.length() - part.data_bytes()),
             }
-            _ => self.job.progress.add_bytes(covers.length() - part.data_bytes()),
+            receiver.gap_bytes += covers.length() - part.data_bytes();
         }
         source.reached = end;
         Ok(Some(part))
@@ -158,23 +169,22 @@ impl Worker<'_> {
         &self,
         target: &File,
         segments: &[Segment],
-        labels: &dyn Labels,
     ) -> Result<(), Error> {
         let is_long = |it: &&Segment| it.length() >= u64::from(self.job.options.small_bytes_max);
         for segment in segments.iter().filter(is_long) {
-            self.preallocate(target, AllocateMode::KeepSize, *segment, labels).await?;
+            self.preallocate(target, AllocateMode::KeepSize, *segment).await?;
         }
         Ok(())
     }
 }
 
 /// What zeros are counted in: the target's block, if whole ones fit into `buffer_bytes`.
-pub(super) fn zero_unit(target: &FileStatus, buffer_bytes: u32, alignment: u32) -> u32 {
+pub(super) fn zero_unit(target_block_bytes: u32, buffer_bytes: u32, alignment: u32) -> u32 {
     let page = u32::try_from(PAGE_BYTES).unwrap_or(4096);
     let fits = |unit: &u32| {
         unit.is_power_of_two()
             && buffer_bytes.is_multiple_of(*unit)
             && unit.is_multiple_of(alignment)
     };
-    [target.block_bytes, page].into_iter().find(fits).unwrap_or(alignment)
+    [target_block_bytes, page].into_iter().find(fits).unwrap_or(alignment)
 }

@@ -60,11 +60,6 @@ impl Worker<'_> {
         }
     }
 
-    /// What all of the data came to, where that is wanted.
-    pub(super) fn end_hashing(&self, size_bytes: u64) -> Option<Fingerprint> {
-        self.hashing.take().map(|hashing| hashing.finish(size_bytes))
-    }
-
     /// Makes the fingerprint of data that was moved without being seen, and verifies the target, as
     /// far as either was asked for.
     pub(super) async fn check_moved(

@@ -1,5 +1,7 @@
 //! Leaving out what is only zeros: the target has a hole there, which reads the same.
 
+use std::cell::Cell;
+
 use super::pipeline::{Pipeline, PipelineError, Step};
 
 /// Bytes that are looked at together: more than a line of cache, and short enough to stop early.
@@ -12,31 +14,42 @@ enum Run {
     Data(u32),
 }
 
+/// What is left out of one target.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    /// Zeros count in whole units of this, a multiple of what writes are aligned to.
+    pub(super) unit_bytes: u32,
+    /// How many bytes it was so far.
+    pub(super) bytes: Cell<u64>,
+}
+
 /// Leaves out all writes of `step` that begin with zeros: each counts as written. What is left to
 /// do ends where the next zeros begin. Also returns how many bytes were left out.
 ///
-/// `buffer` is what the block has read. Zeros count in whole units of `unit_bytes`, which is a
-/// multiple of what writes are aligned to, and at the end of the piece.
-pub(super) fn leave_out(
+/// `buffer` is what the block has read, and `left_out_of` what is left out of a target. Zeros count
+/// in whole units, and at the end of the piece.
+pub(super) fn leave_out<'a>(
     pipeline: &mut Pipeline,
     mut step: Step,
     buffer: &[u8],
-    unit_bytes: u32,
+    left_out_of: impl Fn(u32) -> &'a LeftOut,
 ) -> Result<(Step, u64), PipelineError> {
     let mut left_out = 0;
-    while let Step::Write { mut transfer, zero_from } = step {
+    while let Step::Write { mut transfer, zero_from, target } = step {
         let end = zero_from.min(transfer.buffer_start + transfer.length);
         let bytes = &buffer[transfer.buffer_start as usize..end as usize];
-        match first_run(bytes, unit_bytes) {
+        let of_target = left_out_of(target);
+        match first_run(bytes, of_target.unit_bytes) {
             Run::Zeros(bytes) => {
                 left_out += u64::from(bytes);
+                of_target.bytes.set(of_target.bytes.get() + u64::from(bytes));
                 step = pipeline.on_write_complete(transfer.block, bytes)?;
             }
             Run::Data(data) => {
                 if (data as usize) < bytes.len() {
                     transfer.length = data;
                 }
-                return Ok((Step::Write { transfer, zero_from }, left_out));
+                return Ok((Step::Write { transfer, zero_from, target }, left_out));
             }
         }
     }
@@ -106,7 +119,8 @@ mod tests {
             });
             let mut target = vec![0; size.next_multiple_of(512)];
             let mut buffer = vec![0xdb; 4096];
-            let (mut step, mut left_out) = (pipeline.start(0), 0);
+            let left_out = LeftOut { unit_bytes: 512, ..LeftOut::default() };
+            let mut step = pipeline.start(0);
             loop {
                 step = match step {
                     Step::Read(transfer) => {
@@ -116,7 +130,7 @@ mod tests {
                         buffer[start..start + part.len()].copy_from_slice(part);
                         pipeline.on_read_complete(0, transfer.length).unwrap()
                     }
-                    Step::Write { transfer, zero_from } => {
+                    Step::Write { transfer, zero_from, .. } => {
                         buffer[zero_from as usize..].fill(0);
                         let from = usize::try_from(transfer.file_offset).unwrap();
                         let start = transfer.buffer_start as usize;
@@ -129,13 +143,11 @@ mod tests {
                     Step::Rest => break,
                     Step::ReadThenWrite(_) => unreachable!("nothing is linked"),
                 };
-                let more;
-                (step, more) = leave_out(&mut pipeline, step, &buffer, 512).unwrap();
-                left_out += more;
+                (step, _) = leave_out(&mut pipeline, step, &buffer, |_| &left_out).unwrap();
             }
             assert!(pipeline.is_finished() && target[..size] == source, "seed {seed}");
             let zeros = source.chunks(512).filter(|unit| is_zero(unit)).map(<[u8]>::len);
-            assert_eq!(left_out, zeros.sum::<usize>() as u64, "seed {seed}");
+            assert_eq!(left_out.bytes.get(), zeros.sum::<usize>() as u64, "seed {seed}");
         }
     }
 }
