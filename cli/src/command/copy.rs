@@ -70,7 +70,8 @@ fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
     let options = options(arguments, umask)?;
     let engine = arguments.speed.engine();
     let engine = Configuration { engine, ..Configuration::default() };
-    Ok(Request { sources, target, target_role, options, engine })
+    let also = Vec::new();
+    Ok(Request { sources, target, also, target_role, options, engine })
 }
 
 /// Takes slashes off the end of a path, but for the one that is all of it.

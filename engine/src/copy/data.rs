@@ -104,12 +104,10 @@ impl Worker<'_> {
         new: NewFile,
         labels: &dyn Labels,
     ) -> (NewFile, Result<Moved, Error>) {
-        self.begin_hashing();
         let mut fell_back = Vec::new();
         match self.share_extents(source, status, &new, &mut fell_back, labels).await {
             Ok(false) => {}
             Ok(true) => {
-                self.hashing.take();
                 let (path, reason) = (DataPath::Clone, PathReason::ExtentsShared);
                 let (bytes, hole_bytes, fingerprint) = (status.size_bytes, 0, None);
                 let (digest, verified) = (None, None);
@@ -130,15 +128,30 @@ impl Worker<'_> {
             Err(error) => return (new, Err(error)),
         }
         let manner = self.manner(source, status, &new).await;
+        let (ends, part) = ((source, status), self.part.take());
+        match part {
+            Some(part) => self.move_together(part, ends, manner, new, fell_back, labels).await,
+            None => self.move_alone(ends, manner, new, fell_back, labels).await,
+        }
+    }
+
+    /// Moves bytes to this file and no other.
+    pub(super) async fn move_alone(
+        &self,
+        (source, status): (&File, &FileStatus),
+        manner: Manner,
+        new: NewFile,
+        fell_back: Vec<FellBack>,
+        labels: &dyn Labels,
+    ) -> (NewFile, Result<Moved, Error>) {
         let mut receivers = [Receiver::new(&new)];
         let delivered = self.deliver(source, status, manner, &mut receivers, labels).await;
         let [receiver] = receivers;
         let moved = match (delivered, receiver.into_hole_bytes()) {
-            (Err(error), _) => Err(error),
-            (_, Err(error)) => Err(error.on(labels.target())),
             (Ok(delivered), Ok(hole_bytes)) => {
                 Ok(self.moved(delivered, manner, status, &new, fell_back, hole_bytes))
             }
+            (Err(error), _) | (_, Err(error)) => Err(error.on(labels.target())),
         };
         (new, moved)
     }
@@ -187,7 +200,7 @@ impl Worker<'_> {
     }
 
     /// Reads each byte once and writes it to all. What one of them fails with is kept with it.
-    async fn deliver(
+    pub(super) async fn deliver(
         &self,
         source: &File,
         status: &FileStatus,
@@ -197,6 +210,7 @@ impl Worker<'_> {
     ) -> Result<Delivered, Error> {
         let size = status.size_bytes;
         let mut fell_back = Vec::new();
+        self.begin_hashing();
         let (bytes, large_way) = match manner {
             Manner::Stream => (self.move_stream(source, status, receivers, labels).await?, None),
             Manner::Small(plan) => {
@@ -223,7 +237,7 @@ impl Worker<'_> {
     }
 
     /// What became of the data of one file.
-    fn moved(
+    pub(super) fn moved(
         &self,
         delivered: Delivered,
         manner: Manner,
@@ -335,7 +349,7 @@ impl Worker<'_> {
         if are_lost(receivers) {
             return Ok(());
         }
-        let mut pipeline = pipeline.to_targets(receivers.iter().map(Receiver::is_lost));
+        let mut pipeline = pipeline.with_targets(receivers.iter().map(Receiver::is_lost));
         let mut buffer = self.take_buffer();
         let mut step = pipeline.start(0);
         loop {
@@ -456,7 +470,7 @@ impl Worker<'_> {
                     (written, buffer) = self.write_to(receiver.new, buffer, part).await;
                     match written {
                         Ok(0) => {
-                            receiver.lose(explain(PipelineError::WroteNothing(offset), labels))
+                            receiver.lose(explain(PipelineError::WroteNothing(offset), labels));
                         }
                         Ok(written) => start += written,
                         Err(error) => receiver.lose(error),
@@ -742,7 +756,7 @@ impl Worker<'_> {
         if pipeline.is_finished() || are_lost(receivers) {
             return Ok(());
         }
-        let pipeline = pipeline.to_targets(receivers.iter().map(Receiver::is_lost));
+        let pipeline = pipeline.with_targets(receivers.iter().map(Receiver::is_lost));
         let pool = self.block_pool()?;
         let tasks = self.block_tasks()?;
         // A table that is full or not there costs little: files are then found by descriptor.
@@ -770,7 +784,7 @@ impl Worker<'_> {
             .with_throttle(self.job.throttle.clone())
             .with_journal(journal);
         let ran = self.run_blocks(copy).await;
-        let (mut copy, outcome) = ran.map_err(|error| error.on(labels.target()))?;
+        let (mut copy, outcome) = ran?;
         self.hashing.replace(copy.hashing.take().map(InFlight::into_fingerprinter));
         let (failed_side, journal) = (copy.failed_side, copy.journal.take());
         if let [Receiver { new, .. }] = receivers {
@@ -784,10 +798,10 @@ impl Worker<'_> {
         drop(copy);
         tasks.release_files();
         match outcome {
-            Err(_) if failed_side != Some(Side::Source) && are_lost(receivers) => Ok(()),
             Err(error) if failed_side == Some(Side::Source) => Err(error.on(labels.source())),
-            Err(error) => Err(error.on(labels.target())),
-            Ok(()) => Ok(()),
+            // Each says by itself why it was lost.
+            Err(_) if are_lost(receivers) => Ok(()),
+            outcome => outcome,
         }
     }
 

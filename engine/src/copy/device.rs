@@ -179,7 +179,6 @@ impl Worker<'_> {
         file: &File,
         block_bytes: u32,
         part: &mut Part,
-        labels: &dyn Labels,
     ) -> Result<(), Error> {
         let mut segments = Vec::with_capacity(part.segments.len());
         let last = Segment { start: part.covers.end, end: part.covers.end };
@@ -195,7 +194,7 @@ impl Worker<'_> {
                         reached = end;
                     }
                     Err(error) if is_unsupported(&error) => {}
-                    Err(error) => return Err(error.on(labels.target()).at(reached)),
+                    Err(error) => return Err(error.at(reached)),
                 }
             }
             let gap = Segment { start: reached, end: segment.start };

@@ -65,6 +65,8 @@ pub(super) struct Directory {
     pub(super) keeps_sources: bool,
     /// The names in it that are copied; none if all are.
     pub(super) listed: Option<ListedNames>,
+    /// The lane that its copy belongs to.
+    pub(super) lane: usize,
     /// Pieces that are not done.
     pub(super) pending: AtomicUsize,
 }
@@ -75,6 +77,14 @@ pub(super) enum NamedIn<'a> {
     File(&'a File),
 }
 
+/// A directory of the source that was opened.
+#[derive(Clone)]
+pub(super) struct Opened {
+    source: File,
+    status: FileStatus,
+    keeps_sources: bool,
+}
+
 /// A name below a directory that is being copied.
 pub(super) struct Entry<'a> {
     pub(super) directory: &'a Arc<Directory>,
@@ -82,12 +92,12 @@ pub(super) struct Entry<'a> {
 }
 
 impl Worker<'_> {
-    /// Opens a directory below `parent`, and makes or opens its copy.
-    pub(super) async fn open_pair(
+    /// Opens a directory of the source below `parent`.
+    pub(super) async fn open_below_source(
         &self,
         parent: &Arc<Directory>,
         name: &Name,
-    ) -> Result<Directory, Error> {
+    ) -> Result<Opened, Error> {
         let labels = Entry { directory: parent, name };
         let on_source = |error: Error| error.on(labels.source());
         let (parent_source, parent_target) = self.opened_sides(parent).await?;
@@ -104,9 +114,22 @@ impl Worker<'_> {
         let place = Place::at(&parent_source, name);
         let keeps_sources = parent.keeps_sources
             || (is_followed && self.is_reached_by_link(place, &status).await.map_err(on_source)?);
+        Ok(Opened { source, status, keeps_sources })
+    }
+
+    /// Makes or opens the copy of a directory that was opened below `parent`.
+    pub(super) async fn open_copy_below(
+        &self,
+        parent: &Arc<Directory>,
+        name: &Name,
+        Opened { source, status, keeps_sources }: Opened,
+    ) -> Result<Directory, Error> {
+        let labels = Entry { directory: parent, name };
+        let on_source = |error: Error| error.on(labels.source());
         let on_both = |error: Error| on_source(error).copying(labels.target());
         parent.check_not_a_copy(&status).map_err(on_both)?;
         let is_staged = parent.is_staged;
+        let parent_target = self.opened_target(parent).await?;
         let taken_up = self.take_up_directory(parent, &parent_target, name).await;
         let taken_up = taken_up.map_err(|error| error.on(labels.target()))?;
         let is_continued = taken_up.is_some();
@@ -155,6 +178,7 @@ impl Worker<'_> {
             anchor,
             keeps_sources,
             listed,
+            lane: self.job.lane,
             pending: AtomicUsize::new(1),
         })
     }
@@ -481,6 +505,7 @@ impl Directory {
             anchor,
             keeps_sources: false,
             listed: None,
+            lane: 0,
             pending: AtomicUsize::new(1),
         }
     }
@@ -488,6 +513,11 @@ impl Directory {
     /// The mode that its copy had when it was made or opened.
     pub(super) fn target_mode(&self) -> u32 {
         self.target_status.mode
+    }
+
+    /// Whether it is a copy of the same directory as another.
+    pub(super) fn is_copy_beside(&self, other: &Self) -> bool {
+        self.status.is_same_file(&other.status)
     }
 
     /// The device that its copy is on.

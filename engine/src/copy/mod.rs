@@ -22,13 +22,16 @@ mod holes;
 mod in_flight;
 mod io;
 mod journal;
+mod lanes;
 mod leftover;
 mod linking;
 mod listing;
 mod manifest;
 mod mark;
 mod mirror;
+mod muster;
 mod node;
+mod once;
 mod operands;
 mod options;
 mod pace;
@@ -37,6 +40,7 @@ mod parked;
 mod pipeline;
 mod publication;
 mod publish;
+mod readers;
 mod reading;
 mod reason;
 mod receiver;
@@ -52,6 +56,7 @@ mod stage;
 mod standing;
 mod temporary;
 mod throttle;
+mod together;
 mod tree;
 mod verdict;
 mod verify;
@@ -59,6 +64,7 @@ mod worker;
 mod zeros;
 
 use std::future::Future;
+use std::iter;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -67,15 +73,15 @@ use std::thread;
 
 pub use account::*;
 pub use doctor::{Findings, Forecast, Trial, doctor};
-use operands::{Outcome, first_piece};
+use lanes::{Branch, Team};
+use operands::first_piece;
 pub use options::*;
-use parents::Parents;
+use readers::Readers;
 pub use reason::*;
-use tree::Piece;
-use worker::{BlockEngine, Job, Surroundings, Worker};
+use worker::{BlockEngine, Job, Surroundings};
 
-use crate::error::Error;
-use crate::limits::{TREE_SHARDS_MAX, TREE_TASKS};
+use crate::error::{Error, ErrorKind};
+use crate::limits::{TARGETS_MAX, TREE_SHARDS_MAX, TREE_TASKS};
 use crate::proactor::{Proactor, Shards, join_all};
 use crate::processor::{Configuration, ThreadProcessor};
 
@@ -86,6 +92,9 @@ pub struct Request {
     pub sources: Vec<PathBuf>,
     /// Where to.
     pub target: PathBuf,
+    /// Further directories that each source is copied into, with no byte of it read again; then
+    /// `target` is a directory, too.
+    pub also: Vec<PathBuf>,
     /// What the target is.
     pub target_role: TargetRole,
     /// How.
@@ -182,8 +191,15 @@ async fn copy_with(
 ) -> Result<Summary, Error> {
     let tasks = proactor.initiator();
     let (started, began) = (tasks.now(), tasks.wall_clock());
+    if let Some(reason) = request.contradiction() {
+        return Err(Error::new(ErrorKind::Operand, "copy", reason));
+    }
     let has_several = request.sources.len() > 1;
-    let options = request.options.clone().complete()?;
+    let mut options = request.options.clone().complete();
+    if !request.also.is_empty() {
+        // A journal says how far one copy came.
+        options.resume = Resume::Never;
+    }
     let mut job = Job::new(options, observer, progress, cancellation, has_several);
     let io = io::Io {
         tasks: tasks.clone(),
@@ -194,10 +210,15 @@ async fn copy_with(
         job.list = Some(manifest::List::new(&request.target));
     }
     job.surroundings = Surroundings::look(&io).await;
-    let worker = Worker::new(&job, tasks.clone(), crew.block_engine());
+    let further = (1..=request.also.len()).map(|lane| job.beside(lane, has_several));
+    let further: Vec<_> = further.collect();
+    let jobs: Vec<_> = iter::once(job).chain(further).collect();
+    let readers = Readers::default();
+    let team = Team::new(&jobs, &readers, &tasks, || crew.block_engine());
+    let worker = team.lead();
     // Started now, though it may not be needed: what runs, and why, is part of every account.
     let engine = worker.block_tasks()?.capabilities();
-    let destination = worker.destination(request).await?;
+    let mut ways = team.ways(request).await?;
     let mut roots = Vec::new();
     progress.set_phase(Phase::Copying);
     let manifest = match &request.options.verification.manifest {
@@ -211,16 +232,13 @@ async fn copy_with(
             worker.summary.borrow_mut().was_cancelled = true;
             break;
         }
-        let mut parents = Parents::default();
-        match worker.copy_operand(source, &destination, &mut parents).await {
-            Ok(Outcome::Done) => {}
-            Ok(Outcome::Tree(piece)) => {
-                roots.extend(piece.root_to_mirror().filter(|_| job.mirrors()));
-                copy_tree(&job, piece, &worker, crew).await;
+        if let Some(branch) = team.copy_operand(source, &mut ways).await {
+            if worker.job.mirrors() {
+                roots.push(branch.first().root_to_mirror());
             }
-            Err(error) => worker.fail(&error),
+            copy_tree(&jobs, branch, &team, crew).await;
         }
-        worker.finish_parents(parents).await;
+        team.finish_parents(&mut ways).await;
     }
     let list = manifest.as_ref().map(|(_, place)| place);
     worker.mirror(&roots, began, list).await;
@@ -232,7 +250,7 @@ async fn copy_with(
         worker.fail(&error);
     }
     progress.set_phase(Phase::Ending);
-    let mut summary = worker.summary.take();
+    let mut summary = team.take_summary();
     summary.is_dry_run = worker.is_rehearsal();
     summary.elapsed = tasks.now().since(started);
     summary.engine = engine.to_string();
@@ -241,39 +259,40 @@ async fn copy_with(
     Ok(summary)
 }
 
-async fn copy_tree(job: &Job<'_>, piece: Piece, worker: &Worker<'_>, crew: Crew<'_>) {
-    let pieces = first_piece(piece);
+async fn copy_tree(jobs: &[Job<'_>], roots: Branch, team: &Team<'_>, crew: Crew<'_>) {
+    let lanes = roots.len();
+    let pieces = first_piece(roots);
+    let lead = team.lead();
     match crew {
         Crew::Shards(configuration) => {
             let total = Mutex::new(Summary::default());
             let cores = thread::available_parallelism().map_or(1, NonZero::get);
             // Questions come one at a time, and in the order of the names.
-            let is_asked = job.options.existing.overwrite == Overwrite::Ask;
+            let is_asked = lead.job.options.existing.overwrite == Overwrite::Ask;
             let (count, count_max) =
-                if is_asked { (1, 1) } else { (cores, TREE_SHARDS_MAX.max(cores)) };
+                if is_asked { (1, 1) } else { (cores, (TREE_SHARDS_MAX / lanes).max(cores)) };
             let shards = Shards { count, count_max };
             shards.run(&pieces, || {
                 let proactor = inline_proactor();
-                let tasks = proactor.initiator();
-                let worker = Worker::new(job, tasks, BlockEngine::own(configuration));
-                proactor.block_on(worker.work(&pieces));
-                let part = worker.summary.take();
+                let blocks = || BlockEngine::own(configuration);
+                let team = Team::new(jobs, team.readers, &proactor.initiator(), blocks);
+                proactor.block_on(team.work(&pieces));
+                let part = team.take_summary();
                 total.lock().unwrap_or_else(PoisonError::into_inner).add(&part);
             });
             let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-            worker.summary.borrow_mut().add(&total);
+            lead.summary.borrow_mut().add(&total);
         }
         Crew::Tasks => {
-            let workers: Vec<_> = (0..TREE_TASKS)
-                .map(|_| Worker::new(job, worker.io.tasks.clone(), BlockEngine::same()))
-                .collect();
-            let work = workers.iter().map(|worker| {
-                let work: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(worker.work(&pieces));
+            let team_of = |_| Team::new(jobs, team.readers, &lead.io.tasks, BlockEngine::same);
+            let teams: Vec<_> = (0..TREE_TASKS).map(team_of).collect();
+            let work = teams.iter().map(|team| {
+                let work: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(team.work(&pieces));
                 work
             });
             join_all(work.collect()).await;
-            for part in &workers {
-                worker.summary.borrow_mut().add(&part.summary.take());
+            for team in &teams {
+                lead.summary.borrow_mut().add(&team.take_summary());
             }
         }
     }
@@ -297,6 +316,33 @@ impl<'a> Crew<'a> {
 }
 
 impl Request {
+    /// All directories that are copied into, or the one target.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &PathBuf> {
+        iter::once(&self.target).chain(&self.also)
+    }
+
+    /// Why these things can't be had together; none if they can.
+    #[must_use]
+    pub fn contradiction(&self) -> Option<&'static str> {
+        let Options { selection, verification, .. } = &self.options;
+        if self.also.is_empty() {
+            return self.options.contradiction();
+        }
+        if self.also.len() >= TARGETS_MAX {
+            Some("there are more targets than 16")
+        } else if self.target_role == TargetRole::Name {
+            Some("several targets are directories to copy into")
+        } else if selection.remove_source_files {
+            Some("a source may go only once each of several targets has it")
+        } else if selection.delete {
+            Some("one source can't say what several targets lose")
+        } else if verification.manifest.is_some() {
+            Some("a list of digests is of one target")
+        } else {
+            self.options.contradiction()
+        }
+    }
+
     /// A copy of `sources` to `target`, made as `ucp SOURCE… TARGET` makes it.
     pub fn new<P: Into<PathBuf>>(
         sources: impl IntoIterator<Item = P>,
@@ -305,6 +351,7 @@ impl Request {
         Self {
             sources: sources.into_iter().map(Into::into).collect(),
             target: target.into(),
+            also: Vec::new(),
             target_role: TargetRole::default(),
             options: Options::default(),
             engine: Configuration::default(),

@@ -2,15 +2,18 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::libc;
 
+use super::directory::Directory;
+use super::lanes::Branch;
 use super::parents::Parents;
 use super::publish::{Target, split_path};
 use super::standing::{Source, refused};
 use super::tree::{Piece, Pieces};
 use super::worker::{Labels, Worker};
-use super::{Directories, Event, FollowLinks, Request, TargetRole};
+use super::{Directories, Event, FollowLinks, TargetRole};
 use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::operation::{File, FileKind, FileStatus, Name, Open, Place};
 
@@ -32,18 +35,22 @@ struct Operands<'a> {
 /// What is left to do for an operand.
 pub(super) enum Outcome {
     Done,
-    /// A tree, by its first piece.
-    Tree(Piece),
+    /// A tree, by its root.
+    Tree(Arc<Directory>),
 }
 
 impl Worker<'_> {
-    /// What the target operand means.
-    pub(super) async fn destination(&self, request: &Request) -> Result<Destination, Error> {
-        let path = &request.target;
+    /// What a target operand means.
+    pub(super) async fn destination(
+        &self,
+        path: &PathBuf,
+        role: TargetRole,
+        source_count: usize,
+    ) -> Result<Destination, Error> {
         let on_target = |error: Error| error.on(path);
         let place = place(path).map_err(on_target)?;
         // No name is not the current directory.
-        if request.target_role == TargetRole::Name || path.as_os_str().is_empty() {
+        if role == TargetRole::Name || path.as_os_str().is_empty() {
             return Ok(Destination::Name { path: path.clone() });
         }
         let status = match self.io.status_at(place.clone(), true).await {
@@ -56,9 +63,9 @@ impl Worker<'_> {
             let directory = self.open_directory(place).await.map_err(on_target)?;
             return Ok(Destination::Into { directory, path: path.clone() });
         }
-        if request.target_role == TargetRole::Directory || request.sources.len() > 1 {
+        if role == TargetRole::Directory || source_count > 1 {
             let errno = if status.is_some() { Errno::ENOTDIR } else { Errno::ENOENT };
-            let is_asked_for = request.target_role == TargetRole::Directory;
+            let is_asked_for = role == TargetRole::Directory;
             let what = if is_asked_for { "open target directory" } else { "open target" };
             let error = Error::refused(what, Refusal::TargetNotDirectory);
             return Err(on_target(error.because(errno)));
@@ -119,8 +126,8 @@ impl Worker<'_> {
         let labels = Operands { source, target: &target_path };
         match status.kind {
             FileKind::Directory => {
-                let piece = self.begin_tree(source_place, target, &labels).await?;
-                Ok(Outcome::Tree(piece))
+                let root = self.begin_tree(source_place, target, &labels).await?;
+                Ok(Outcome::Tree(root))
             }
             kind if kind == FileKind::SymbolicLink
                 || (kind != FileKind::Regular && self.makes_special(true)) =>
@@ -145,7 +152,7 @@ impl Worker<'_> {
                 let admitted = self.admit_or_link(source, target, &labels).await?;
                 let Some(target) = admitted else { return Ok(Outcome::Done) };
                 let open = Open::new(source_place, libc::O_RDONLY);
-                let file = match self.io.open(open).await {
+                let file = match self.open_source(open, status.kind).await {
                     Ok(file) => file,
                     Err(error) => {
                         self.check_no_directory(&target, &labels).await?;
@@ -290,7 +297,7 @@ impl Worker<'_> {
         source: Place,
         target: TargetPlace,
         labels: &Operands<'_>,
-    ) -> Result<Piece, Error> {
+    ) -> Result<Arc<Directory>, Error> {
         let on_source = |error: Error| error.on(labels.source);
         let on_target = |error: Error| error.on(labels.target);
         let open = Open::new(source.clone(), libc::O_RDONLY | libc::O_DIRECTORY);
@@ -396,9 +403,10 @@ impl Labels for Operands<'_> {
     }
 }
 
-/// Puts the first piece of a tree into an empty queue.
-pub(super) fn first_piece(piece: Piece) -> Pieces {
-    let pieces = Pieces::new(crate::limits::TREE_QUEUE_MAX);
-    assert!(pieces.push(piece).is_ok(), "a new queue has room");
+/// Puts the first piece of a tree into an empty queue, which holds fewer where each piece has more
+/// directories open.
+pub(super) fn first_piece(roots: Branch) -> Pieces {
+    let pieces = Pieces::new((crate::limits::TREE_QUEUE_MAX / roots.len()).max(1));
+    assert!(pieces.push(Piece::List(roots)).is_ok(), "a new queue has room");
     pieces
 }

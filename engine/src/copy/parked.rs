@@ -31,6 +31,7 @@ struct State {
 }
 
 /// How many directories are open, and how many may be before some are parked.
+#[derive(Clone)]
 pub(super) struct OpenDirectories {
     count: Arc<AtomicUsize>,
     max: usize,

@@ -137,7 +137,7 @@ impl Pipeline {
     }
 
     /// The same copy to several targets; true are those that are lost already.
-    pub(super) fn to_targets(mut self, are_lost: impl ExactSizeIterator<Item = bool>) -> Self {
+    pub(super) fn with_targets(mut self, are_lost: impl ExactSizeIterator<Item = bool>) -> Self {
         let count = u32::try_from(are_lost.len()).expect("targets are few");
         assert!(count >= 1 && are_lost.len() <= TARGETS_MAX, "targets are bounded");
         let is_linked = self.geometry.mode == PipelineMode::Linked;
@@ -461,7 +461,7 @@ mod tests {
             Some(segments) => Pipeline::of_segments(geometry, segments),
             None => Pipeline::new(geometry),
         }
-        .to_targets(lost.iter().copied());
+        .with_targets(lost.iter().copied());
         let mut in_flight: Vec<Step> =
             (0..geometry.depth).map(|block| pipeline.start(block)).collect();
         in_flight.retain(|step| *step != Step::Rest);
@@ -552,7 +552,7 @@ mod tests {
             [(&[100], &[100]), (&[1, 99], &[100]), (&[100], &[99, 1]), (&[40, 60], &[60, 30, 10])];
         for writes in cases {
             let mut pipeline =
-                Pipeline::new(geometry(150, 100, 1)).to_targets([false; 2].iter().copied());
+                Pipeline::new(geometry(150, 100, 1)).with_targets([false; 2].iter().copied());
             pipeline.start(0);
             let mut step = pipeline.on_read_complete(0, 100).unwrap();
             for (number, writes) in [writes.0, writes.1].into_iter().enumerate() {
@@ -573,7 +573,7 @@ mod tests {
     #[test]
     fn a_target_that_is_lost_keeps_no_other_from_its_bytes() {
         let mut pipeline =
-            Pipeline::new(geometry(200, 100, 2)).to_targets([false; 3].iter().copied());
+            Pipeline::new(geometry(200, 100, 2)).with_targets([false; 3].iter().copied());
         (0..2).for_each(|block| assert!(matches!(pipeline.start(block), Step::Read(_))));
         let to = |step: Step| match step {
             Step::Write { transfer, target, .. } => {

@@ -135,7 +135,8 @@ impl Worker<'_> {
             match receiver.new.device_block_bytes() {
                 Some(block_bytes) if source.plan.writes_zeros => {
                     let file = &receiver.new.file;
-                    self.zero_gaps(file, block_bytes, &mut part, labels).await?;
+                    let zeroed = self.zero_gaps(file, block_bytes, &mut part).await;
+                    receiver.take_in(zeroed);
                 }
                 _ => self.job.progress.add_bytes(covers.length() - part.data_bytes()),
             }

@@ -18,9 +18,10 @@ use super::FollowLinks;
 use super::access::Heritage;
 use super::directory::{Directory, Entry};
 use super::hard_links::Waiting;
+use super::lanes::{Branch, Team};
 use super::listing::ListedNames;
-use super::mirror::Root;
 use super::publish::Target;
+use super::readers::Left;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
 use crate::buffer::Buffer;
@@ -31,20 +32,10 @@ use crate::operation::{
 };
 use crate::proactor::WorkQueue;
 
-/// A piece of work.
+/// A piece of work, for all lanes.
 pub(super) enum Piece {
-    Enter { parent: Arc<Directory>, name: Name },
-    List(Arc<Directory>),
-}
-
-impl Piece {
-    /// The roots of the tree that this is the first piece of.
-    pub(super) fn root_to_mirror(&self) -> Option<Root> {
-        match self {
-            Self::List(directory) => Some(directory.root_to_mirror()),
-            Self::Enter { .. } => None,
-        }
-    }
+    Enter { parents: Branch, name: Name },
+    List(Branch),
 }
 
 /// Pieces that wait.
@@ -56,7 +47,16 @@ pub(super) struct Batch {
     pub(super) is_last: bool,
 }
 
-impl Worker<'_> {
+/// What a name turned out to be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Met {
+    /// Something that was copied, or left out, or failed.
+    Settled,
+    /// A directory, which is to be entered.
+    Directory,
+}
+
+impl Team<'_> {
     /// Does pieces until there are none, and can be none.
     pub(super) async fn work(&self, pieces: &Pieces) {
         // What the queue has no room for is done here, newest first: the queue stays bounded, and
@@ -64,37 +64,24 @@ impl Worker<'_> {
         let mut own: Vec<Piece> = Vec::new();
         loop {
             // Nobody knows how long the next piece takes to come, or whether there is one.
-            let taken = pieces.take_after(async || self.finish_batch().await).await;
+            let taken = pieces.take_after(async || self.finish_batches().await).await;
             let Some((piece, _unfinished)) = taken else { return };
             own.push(piece);
             while let Some(piece) = own.pop() {
                 match piece {
-                    Piece::Enter { parent, name } => {
-                        self.enter(parent, &name, pieces, &mut own).await;
+                    Piece::Enter { parents, name } => {
+                        self.enter(parents, &name, pieces, &mut own).await;
                     }
-                    Piece::List(directory) => self.list(directory, pieces, &mut own).await,
+                    Piece::List(branch) => self.list(branch, pieces, &mut own).await,
                 }
             }
         }
     }
 
-    /// The root of a tree, with its first piece.
-    pub(super) fn root(
-        &self,
-        source: (File, FileStatus, &Path),
-        target: (File, FileStatus, &Path),
-        made: (Option<u32>, Option<Stage>, Option<File>),
-        heritage: Heritage,
-        keeps_sources: bool,
-    ) -> Piece {
-        let name = target.2.file_name().unwrap_or_default();
-        let is_created = self.note_directory(&target.1, name, made.0.is_some());
-        let is_imagined = self.is_rehearsal() && made.0.is_some();
-        let mut root = Directory::root(is_created, source, target, made, heritage);
-        root.is_staged |= is_imagined;
-        root.keeps_sources = keeps_sources;
-        root.listed = self.job.options.selection.listed.as_ref().and_then(ListedNames::new);
-        Piece::List(Arc::new(root))
+    async fn finish_batches(&self) {
+        for worker in self.workers() {
+            worker.finish_batch().await;
+        }
     }
 
     fn offer(piece: Piece, pieces: &Pieces, own: &mut Vec<Piece>) {
@@ -103,72 +90,214 @@ impl Worker<'_> {
         }
     }
 
-    async fn enter(
-        &self,
-        parent: Arc<Directory>,
-        name: &Name,
-        pieces: &Pieces,
-        own: &mut Vec<Piece>,
-    ) {
-        let entered = self.open_pair(&parent, name).await;
-        match entered {
-            // Of another file system it is made, and stays empty.
-            Ok(directory)
-                if self.job.options.one_file_system
-                    && directory.status.device != directory.root_device() =>
-            {
-                self.release(Arc::new(directory)).await;
+    /// Gives up one piece of a directory, in each lane.
+    async fn release(&self, branch: Branch) {
+        for directory in &*branch {
+            self.worker_of(directory).release(Arc::clone(directory)).await;
+        }
+    }
+
+    async fn enter(&self, parents: Branch, name: &Name, pieces: &Pieces, own: &mut Vec<Piece>) {
+        let first = parents.first();
+        let opened = self.worker_of(first).open_below_source(first, name).await;
+        let mut entered = Vec::with_capacity(parents.len());
+        for parent in &*parents {
+            let worker = self.worker_of(parent);
+            let copy = match opened.clone() {
+                Ok(opened) => worker.open_copy_below(parent, name, opened).await,
+                Err(error) => Err(error),
+            };
+            match copy {
+                // Of another file system it is made, and stays empty.
+                Ok(directory)
+                    if worker.job.options.one_file_system
+                        && directory.status.device != directory.root_device() =>
+                {
+                    worker.release(Arc::new(directory)).await;
+                }
+                Ok(directory) => {
+                    worker.park_if_short(parent);
+                    entered.push(Arc::new(directory));
+                }
+                Err(error) => {
+                    worker.fail(&error);
+                    worker.release(Arc::clone(parent)).await;
+                }
             }
-            Ok(directory) => {
-                self.park_if_short(&parent);
-                self.list(Arc::new(directory), pieces, own).await;
-            }
-            Err(error) => {
-                self.fail(&error);
-                self.release(parent).await;
-            }
+        }
+        if let Some(branch) = Branch::of(entered) {
+            self.list(branch, pieces, own).await;
         }
     }
 
     /// Reads names, and copies what they stand for.
-    async fn list(&self, directory: Arc<Directory>, pieces: &Pieces, own: &mut Vec<Piece>) {
-        let batch = match &directory.listed {
+    async fn list(&self, branch: Branch, pieces: &Pieces, own: &mut Vec<Piece>) {
+        let first = branch.first();
+        let batch = match &first.listed {
             Some(listed) => listed.next_batch(),
-            None => match self.opened_source(&directory).await {
-                Ok(source) => self.read_batch(&source).await,
-                Err(error) => Err(error),
-            },
+            None => {
+                let worker = self.worker_of(first);
+                match worker.opened_source(first).await {
+                    Ok(source) => worker.read_batch(&source).await,
+                    Err(error) => Err(error),
+                }
+            }
         };
         let mut more = None;
         match batch {
             Ok(batch) => {
                 if !batch.is_last {
-                    directory.pending.fetch_add(1, Ordering::Relaxed);
-                    let piece = Piece::List(Arc::clone(&directory));
+                    branch.retain();
+                    let piece = Piece::List(branch.clone());
                     // It can't be parked before all its names are known.
-                    match self.are_directories_short() {
+                    match self.lead().are_directories_short() {
                         true => more = Some(piece),
                         false => Self::offer(piece, pieces, own),
                     }
                 }
-                self.finish_batch_elsewhere(&directory).await;
+                for directory in &*branch {
+                    self.worker_of(directory).finish_batch_elsewhere(directory).await;
+                }
                 for (name, kind) in batch.entries {
-                    if self.job.cancellation.is_cancelled() {
-                        self.summary.borrow_mut().was_cancelled = true;
+                    if self.lead().job.cancellation.is_cancelled() {
+                        self.lead().summary.borrow_mut().was_cancelled = true;
                         break;
                     }
-                    self.copy_entry(&directory, name, kind, pieces, own).await;
+                    self.copy_entry(&branch, name, kind, pieces, own).await;
                     self.copy_deferred(pieces, own).await;
-                    self.finish_full_batch().await;
+                    for directory in &*branch {
+                        self.worker_of(directory).finish_full_batch().await;
+                    }
                 }
             }
-            Err(error) => self.fail(&error.on(directory.source_path())),
+            Err(error) => {
+                for directory in &*branch {
+                    let error = error.clone().on(directory.source_path());
+                    self.worker_of(directory).fail(&error);
+                }
+            }
         }
         match more {
             Some(piece) => Self::offer(piece, pieces, own),
-            None => self.mark_listed(&directory),
+            None => {
+                for directory in &*branch {
+                    self.worker_of(directory).mark_listed(directory);
+                }
+            }
         }
-        self.release(directory).await;
+        self.release(branch).await;
+    }
+
+    async fn copy_entry(
+        &self,
+        branch: &Branch,
+        name: Name,
+        kind: FileKind,
+        pieces: &Pieces,
+        own: &mut Vec<Piece>,
+    ) {
+        let parents = if let [directory] = &**branch {
+            match self.worker_of(directory).copy_entry(directory, &name, kind).await {
+                Met::Directory => Some(branch.clone()),
+                Met::Settled => None,
+            }
+        } else {
+            self.copy_entry_together(branch, &name, kind).await
+        };
+        if let Some(parents) = parents {
+            parents.retain();
+            Self::offer(Piece::Enter { parents, name }, pieces, own);
+        }
+    }
+
+    /// Copies a name in several lanes; returns those that are to enter it.
+    async fn copy_entry_together(
+        &self,
+        branch: &Branch,
+        name: &Name,
+        kind: FileKind,
+    ) -> Option<Branch> {
+        let shared = self.shared_file(branch, name, kind).await;
+        let leave = || {
+            branch.retain();
+            Left { branch: branch.clone(), name: name.clone(), kind }
+        };
+        if shared.is_some_and(|file| !self.readers.begin(file, leave)) {
+            return None;
+        }
+        let copy = async |directory: &Arc<Directory>| {
+            self.worker_of(directory).copy_entry(directory, name, kind).await
+        };
+        let met = self.side_by_side(branch.iter(), copy).await;
+        if let Some(file) = shared {
+            self.deferred.borrow_mut().extend(self.readers.end(file));
+        }
+        let below = branch.iter().zip(met).filter(|(_, met)| *met == Met::Directory);
+        Branch::of(below.map(|(directory, _)| Arc::clone(directory)).collect())
+    }
+
+    /// The file that a name stands for, if other names may stand for it too.
+    async fn shared_file(
+        &self,
+        branch: &Branch,
+        name: &Name,
+        kind: FileKind,
+    ) -> Option<(u64, u64)> {
+        let worker = self.lead();
+        let options = &worker.job.options;
+        if kind == FileKind::Directory || !options.preserve.links || worker.is_rehearsal() {
+            return None;
+        }
+        let is_followed = options.links == FollowLinks::Always;
+        let source = worker.opened_source(branch.first()).await.ok()?;
+        let place = Place::at(&source, name);
+        let status = worker.io.status_at(place, is_followed).await.ok()??;
+        let has_others = status.links > 1 || is_followed;
+        (has_others && status.kind != FileKind::Directory).then_some((status.device, status.inode))
+    }
+
+    /// Does what was left to this team, or to a lane of it, by those who met files that it was
+    /// copying.
+    async fn copy_deferred(&self, pieces: &Pieces, own: &mut Vec<Piece>) {
+        loop {
+            let next = self.deferred.borrow_mut().pop();
+            let Some(Left { branch, name, kind }) = next.or_else(|| self.next_waiting()) else {
+                return;
+            };
+            self.copy_entry(&branch, name, kind, pieces, own).await;
+            for directory in &*branch {
+                self.worker_of(directory).park_if_short(directory);
+            }
+            self.release(branch).await;
+        }
+    }
+
+    fn next_waiting(&self) -> Option<Left> {
+        let waiting = |worker: &Worker<'_>| worker.deferred.borrow_mut().pop();
+        let Waiting { directory, name, kind } = self.workers().iter().find_map(waiting)?;
+        Some(Left { branch: Branch::of(vec![directory])?, name, kind })
+    }
+}
+
+impl Worker<'_> {
+    /// The root of a tree.
+    pub(super) fn root(
+        &self,
+        source: (File, FileStatus, &Path),
+        target: (File, FileStatus, &Path),
+        made: (Option<u32>, Option<Stage>, Option<File>),
+        heritage: Heritage,
+        keeps_sources: bool,
+    ) -> Arc<Directory> {
+        let name = target.2.file_name().unwrap_or_default();
+        let is_created = self.note_directory(&target.1, name, made.0.is_some());
+        let is_imagined = self.is_rehearsal() && made.0.is_some();
+        let mut root = Directory::root(is_created, source, target, made, heritage);
+        root.is_staged |= is_imagined;
+        root.keeps_sources = keeps_sources;
+        root.lane = self.job.lane;
+        root.listed = self.job.options.selection.listed.as_ref().and_then(ListedNames::new);
+        Arc::new(root)
     }
 
     /// Reads names from where the last listing of this open directory stopped.
@@ -202,24 +331,18 @@ impl Worker<'_> {
         }
     }
 
-    async fn copy_entry(
-        &self,
-        directory: &Arc<Directory>,
-        name: Name,
-        kind: FileKind,
-        pieces: &Pieces,
-        own: &mut Vec<Piece>,
-    ) {
+    /// Copies what a name stands for; a directory is left to whoever asks.
+    async fn copy_entry(&self, directory: &Arc<Directory>, name: &Name, kind: FileKind) -> Met {
         let is_followed = self.job.options.links == FollowLinks::Always;
         let kind = match kind {
             FileKind::SymbolicLink if is_followed => FileKind::Unknown,
             kind => kind,
         };
-        let labels = Entry { directory, name: &name };
+        let labels = Entry { directory, name };
         let kind = match kind {
             FileKind::Unknown => {
                 let status = match self.opened_source(directory).await {
-                    Ok(source) => self.io.status_at(Place::at(&source, &name), is_followed).await,
+                    Ok(source) => self.io.status_at(Place::at(&source, name), is_followed).await,
                     Err(error) => Err(error),
                 };
                 match status {
@@ -238,7 +361,7 @@ impl Worker<'_> {
                         if is_told {
                             self.fail(&error.on(labels.source()));
                         }
-                        return;
+                        return Met::Settled;
                     }
                 }
             }
@@ -248,31 +371,27 @@ impl Worker<'_> {
             return self.exclude();
         }
         if kind != FileKind::Directory && !self.fail_listed_below(&labels, Errno::ENOTDIR) {
-            return;
+            return Met::Settled;
         }
         let copied = match kind {
-            FileKind::Directory => {
-                directory.pending.fetch_add(1, Ordering::Relaxed);
-                let parent = Arc::clone(directory);
-                Self::offer(Piece::Enter { parent, name }, pieces, own);
-                return;
-            }
-            FileKind::Regular => self.copy_regular(directory, &name, &labels).await,
-            FileKind::SymbolicLink => self.copy_node_of(directory, &name, &labels).await,
-            _ if self.makes_special(false) => self.copy_node_of(directory, &name, &labels).await,
-            _ => self.copy_contents_of(directory, &name, &labels).await,
+            FileKind::Directory => return Met::Directory,
+            FileKind::Regular => self.copy_regular(directory, name, &labels).await,
+            FileKind::SymbolicLink => self.copy_node_of(directory, name, &labels).await,
+            _ if self.makes_special(false) => self.copy_node_of(directory, name, &labels).await,
+            _ => self.copy_contents_of(directory, name, &labels).await,
         };
         match copied {
-            Ok(()) => directory.note_copied(&name),
+            Ok(()) => directory.note_copied(name),
             Err(error) => {
                 if error.kind() != ErrorKind::Cancelled
                     && let Ok(target) = self.opened_target(directory).await
                 {
-                    self.clear(&directory.target_for(target, &name)).await;
+                    self.clear(&directory.target_for(target, name)).await;
                 }
                 self.fail(&error);
             }
         }
+        Met::Settled
     }
 
     /// Whether the user wants a name left out.
@@ -280,8 +399,9 @@ impl Worker<'_> {
         self.job.options.selection.excludes(|| labels.relative(), is_directory)
     }
 
-    fn exclude(&self) {
+    fn exclude(&self) -> Met {
         self.summary.borrow_mut().excluded += 1;
+        Met::Settled
     }
 
     pub(super) async fn copy_regular(
@@ -333,7 +453,8 @@ impl Worker<'_> {
         let open = Open::new(place, libc::O_RDONLY);
         let is_followed = self.job.options.links == FollowLinks::Always;
         let open = if is_followed { open } else { open.confined() };
-        let source = self.io.open(open).await.map_err(on_source)?;
+        // It is no regular file, or would be copied elsewhere.
+        let source = self.open_source(open, FileKind::Fifo).await.map_err(on_source)?;
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         let copy = async || self.copy_file(&source, &status, &target, labels).await;
         self.copy_linked(&status, &target, Some(directory), labels, copy).await
@@ -370,16 +491,5 @@ impl Worker<'_> {
             Ok(())
         };
         self.copy_linked(&status, &target, Some(directory), labels, copy).await
-    }
-
-    /// Does what was left to this worker by those who met files that it was copying.
-    async fn copy_deferred(&self, pieces: &Pieces, own: &mut Vec<Piece>) {
-        loop {
-            let next = self.deferred.borrow_mut().pop();
-            let Some(Waiting { directory, name, kind }) = next else { return };
-            self.copy_entry(&directory, name, kind, pieces, own).await;
-            self.park_if_short(&directory);
-            self.release(directory).await;
-        }
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -16,6 +17,7 @@ use super::manifest::List;
 use super::parked::OpenDirectories;
 use super::temporary::hash;
 use super::throttle::Throttle;
+use super::together::Part;
 use super::verdict::Identity;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
@@ -26,12 +28,14 @@ use crate::proactor::{CompletionHandler, Proactor, TaskInitiator, open_files_max
 use crate::processor::Configuration;
 use crate::units::Moment;
 
-/// What all workers of one copy share.
+/// What all workers of one copy share; with several targets, of one lane.
 pub(super) struct Job<'a> {
     pub(super) options: Options,
     pub(super) observer: &'a dyn Observer,
     pub(super) progress: &'a Progress,
     pub(super) cancellation: &'a Cancellation,
+    /// The number of its target among several.
+    pub(super) lane: usize,
     pub(super) surroundings: Surroundings,
     /// Files that this run has made, by device, inode and name (hashed), where another source could
     /// overwrite them.
@@ -50,8 +54,8 @@ pub(super) struct Job<'a> {
     pub(super) throttle: Option<Arc<Throttle>>,
     /// Directories of trees that are being copied.
     pub(super) open_directories: OpenDirectories,
-    /// Descriptors that files keep open while they wait to be made durable.
-    waiting_descriptors: AtomicUsize,
+    /// Descriptors that files keep open while they wait to be made durable, in all lanes.
+    waiting_descriptors: Arc<AtomicUsize>,
     /// Pairs of devices between which cloning was refused for good, and the answer.
     unclonable: Mutex<BTreeMap<(u64, u64), Errno>>,
     /// What kind of file system each device has.
@@ -76,7 +80,9 @@ pub(super) struct Surroundings {
 pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) io: Io,
-    blocks: BlockEngine<'a>,
+    blocks: Rc<BlockEngine<'a>>,
+    /// Its part in the file that several lanes are copying, until it is moved.
+    pub(super) part: RefCell<Option<Part>>,
     /// What the bytes of the file that is being moved come to, where that is wanted.
     pub(super) hashing: RefCell<Option<Fingerprinter>>,
     /// For small files that are read past the page cache.
@@ -137,6 +143,7 @@ impl<'a> Job<'a> {
             observer,
             progress,
             cancellation,
+            lane: 0,
             surroundings: Surroundings::default(),
             created: may_overwrite_own.then(Mutex::default),
             removed_names: Mutex::default(),
@@ -146,10 +153,25 @@ impl<'a> Job<'a> {
             are_stages_forbidden: AtomicBool::new(false),
             throttle,
             open_directories,
-            waiting_descriptors: AtomicUsize::new(0),
+            waiting_descriptors: Arc::default(),
             unclonable: Mutex::default(),
             magics: Mutex::default(),
             boot: OnceLock::new(),
+        }
+    }
+
+    /// The same copy to another target: they keep one rate, and one bound on descriptors.
+    pub(super) fn beside(&self, lane: usize, has_several_sources: bool) -> Self {
+        let Self { options, observer, progress, cancellation, .. } = self;
+        let job =
+            Self::new(options.clone(), *observer, progress, cancellation, has_several_sources);
+        Self {
+            lane,
+            surroundings: self.surroundings,
+            throttle: self.throttle.clone(),
+            open_directories: self.open_directories.clone(),
+            waiting_descriptors: Arc::clone(&self.waiting_descriptors),
+            ..job
         }
     }
 
@@ -254,13 +276,14 @@ impl Surroundings {
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn new(job: &'a Job<'a>, tasks: TaskInitiator, blocks: BlockEngine<'a>) -> Self {
+    pub(super) fn new(job: &'a Job<'a>, tasks: TaskInitiator, blocks: Rc<BlockEngine<'a>>) -> Self {
         let is_rehearsal = job.options.selection.dry_run;
         let io = Io { tasks, cancellation: job.cancellation.clone(), is_rehearsal };
         Self {
             job,
             io,
             blocks,
+            part: RefCell::default(),
             hashing: RefCell::default(),
             small_pool: OnceCell::new(),
             buffer: RefCell::default(),
@@ -376,6 +399,11 @@ impl<'a> BlockEngine<'a> {
             proactor: OnceCell::new(),
             pool: OnceCell::new(),
         }
+    }
+
+    /// Whether it has a processor of its own, or gets one.
+    pub(super) fn is_own(&self) -> bool {
+        self.configuration.is_some()
     }
 
     /// The worker's own.

@@ -25,7 +25,6 @@ pub use verification::*;
 pub use what::*;
 
 use crate::digest::Algorithm;
-use crate::error::{Error, ErrorKind};
 
 /// How a copy is made. The default is what `ucp SOURCE… TARGET` does.
 #[derive(Clone, Debug)]
@@ -110,10 +109,7 @@ impl Options {
     }
 
     /// The same, with what one option asks of others.
-    pub(in crate::copy) fn complete(mut self) -> Result<Self, Error> {
-        if let Some(reason) = self.contradiction() {
-            return Err(Error::new(ErrorKind::Operand, "copy", reason));
-        }
+    pub(in crate::copy) fn complete(mut self) -> Self {
         if self.selection.remove_source_files {
             // A copy that stands alone is whole, on the disk, under its own name, and stays there.
             self.verification.verify.get_or_insert(Algorithm::Xxh3_128);
@@ -121,7 +117,7 @@ impl Options {
             self.stage = Stage::Never;
             self.existing.merge_created = false;
         }
-        Ok(self)
+        self
     }
 }
 

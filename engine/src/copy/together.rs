@@ -1,0 +1,135 @@
+//! Copying one file to several targets in one read.
+//!
+//! Each target is a lane, and goes its own way: it looks at what stands there, makes its file, and
+//! publishes it. Only the bytes are moved together. For that the lanes of a file meet when each of them
+//! has a file that waits for bytes; one of them reads the source and writes it to all. A lane that
+//! needs no bytes, or fails, does not come; one whose file is to be moved in another manner, or whose
+//! source is another by now, moves it alone.
+
+use std::rc::Rc;
+
+use super::FellBack;
+use super::data::{Delivered, Manner, Moved};
+use super::muster::{Call, Seat, seats};
+use super::once::Once;
+use super::publish::NewFile;
+use super::receiver::Receiver;
+use super::remove_source::is_unchanged;
+use super::worker::{Labels, Worker};
+use crate::error::Error;
+use crate::operation::{File, FileKind, FileStatus, Open};
+
+/// A lane's part in the copy of one file.
+pub(super) struct Part {
+    seat: Seat<Bid, Share>,
+    /// A source that can be read only once is opened for all.
+    opened: Rc<Once<Result<File, Error>>>,
+}
+
+/// A file that waits for bytes.
+struct Bid {
+    new: NewFile,
+    status: FileStatus,
+    manner: Manner,
+}
+
+/// A file that got its bytes; none if it is to be moved alone.
+struct Share {
+    new: NewFile,
+    delivered: Option<Result<(Delivered, u64), Error>>,
+}
+
+/// The parts of so many lanes.
+pub(super) fn parts(count: usize) -> impl Iterator<Item = Part> {
+    let opened = Rc::new(Once::default());
+    seats(count).map(move |seat| Part { seat, opened: Rc::clone(&opened) })
+}
+
+impl Worker<'_> {
+    /// Opens a source. What gives its bytes only once is opened for all lanes.
+    pub(super) async fn open_source(&self, open: Open, kind: FileKind) -> Result<File, Error> {
+        let is_stream = !matches!(kind, FileKind::Regular | FileKind::BlockDevice);
+        let opened = self.part.borrow().as_ref().map(|part| Rc::clone(&part.opened));
+        match opened.filter(|_| is_stream) {
+            Some(opened) => opened.get_or_do(async || self.io.open(open).await).await,
+            None => self.io.open(open).await,
+        }
+    }
+
+    /// Moves bytes to this lane's file and to those of the others that wait for the same.
+    pub(super) async fn move_together(
+        &self,
+        Part { seat, .. }: Part,
+        (source, status): (&File, &FileStatus),
+        manner: Manner,
+        new: NewFile,
+        fell_back: Vec<FellBack>,
+        labels: &dyn Labels,
+    ) -> (NewFile, Result<Moved, Error>) {
+        let bid = Bid { new, status: *status, manner };
+        let Share { new, delivered } = match seat.muster(bid).await {
+            Call::Served(share) => share,
+            Call::Lead(bids) => self.lead(&seat, bids, source, labels).await,
+        };
+        drop(seat);
+        let Some(delivered) = delivered else {
+            return self.move_alone((source, status), manner, new, fell_back, labels).await;
+        };
+        let moved = match delivered {
+            Ok((delivered, hole_bytes)) => {
+                Ok(self.moved(delivered, manner, status, &new, fell_back, hole_bytes))
+            }
+            Err(error) => Err(error.on(labels.target())),
+        };
+        (new, moved)
+    }
+
+    /// Reads the source, writes it to all who wait for the same, and serves them. Returns one's own
+    /// share.
+    async fn lead(
+        &self,
+        seat: &Seat<Bid, Share>,
+        bids: Vec<(usize, Bid)>,
+        source: &File,
+        labels: &dyn Labels,
+    ) -> Share {
+        let own = bids.iter().find(|(number, _)| *number == seat.number());
+        let (_, Bid { status, manner, .. }) = own.expect("who leads has come");
+        let (status, manner) = (*status, *manner);
+        let (alike, others): (Vec<_>, Vec<_>) =
+            bids.into_iter().partition(|(_, bid)| bid.waits_for_same(&status, manner));
+        for (number, Bid { new, .. }) in others {
+            seat.serve(number, Share { new, delivered: None });
+        }
+        let mut receivers: Vec<_> = alike.iter().map(|(_, bid)| Receiver::new(&bid.new)).collect();
+        let delivered = self.deliver(source, &status, manner, &mut receivers, labels).await;
+        let ended: Vec<_> = receivers.into_iter().map(Receiver::into_hole_bytes).collect();
+        let mut own = None;
+        for ((number, Bid { new, .. }), ended) in alike.into_iter().zip(ended) {
+            let delivered = match (delivered.clone(), ended) {
+                (Ok(delivered), Ok(hole_bytes)) => Ok((delivered, hole_bytes)),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+            let share = Share { new, delivered: Some(delivered) };
+            if number == seat.number() {
+                own = Some(share);
+            } else {
+                seat.serve(number, share);
+            }
+        }
+        own.expect("what one waits for is what one waits for")
+    }
+}
+
+impl Bid {
+    /// Whether what it waits for is read from this source in this manner.
+    fn waits_for_same(&self, source: &FileStatus, manner: Manner) -> bool {
+        match manner {
+            // It may be readable only once.
+            Manner::Stream => self.manner == manner && self.status.is_same_file(source),
+            Manner::Small(_) | Manner::Large(_) => {
+                self.manner == manner && is_unchanged(source, &self.status, 0)
+            }
+        }
+    }
+}
