@@ -256,7 +256,11 @@ impl Observer for Report {
 pub(crate) fn complain_about_usage(persona: Persona, complaint: &str) {
     let name = beginning(persona, Tone::Failure);
     // cp has nothing more to say about these.
-    let is_clear = ["cannot combine --target-directory", "cannot preserve security context"];
+    let is_clear = [
+        "cannot combine --target-directory",
+        "cannot preserve security context",
+        "multiple target directories",
+    ];
     let more = match is_clear.iter().any(|beginning| complaint.starts_with(beginning)) {
         true if persona == Persona::Cp => String::new(),
         _ => format!("\nTry '{} --help' for more information.", persona.name()),

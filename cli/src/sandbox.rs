@@ -48,7 +48,7 @@ pub(crate) fn kernel_abi() -> Option<i32> {
 }
 
 impl Sandbox {
-    /// What a copy needs: its sources to read, or to remove, and the place of its target to write.
+    /// What a copy needs: its sources to read, or to remove, and the places of its targets to write.
     pub(crate) fn around(request: &Request) -> Self {
         let mut sandbox = Self::default();
         sandbox.readable.extend(ALWAYS_READABLE.map(PathBuf::from));
@@ -61,6 +61,7 @@ impl Sandbox {
             sandbox.removable.extend(request.sources.iter().map(place));
         }
         sandbox.writable.push(place_of(&request.target, request.target_role));
+        sandbox.writable.extend(request.also.iter().cloned());
         // A link named as target stays: the file that it leads to is replaced, where that is.
         if let Ok(leads_to) = request.target.canonicalize()
             && !leads_to.is_dir()

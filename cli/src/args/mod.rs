@@ -41,7 +41,7 @@ use crate::quote;
 use crate::report::complain_about_usage;
 
 const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
-       ucp [OPTIONS] -t DIRECTORY SOURCE...
+       ucp [OPTIONS] -t DIRECTORY [-t DIRECTORY]... SOURCE...
        ucp [OPTIONS] -T SOURCE TARGET
        ucp copy|doctor|completions|man ...";
 
@@ -109,8 +109,8 @@ pub(crate) enum Other {
 pub(crate) enum Operands {
     /// Sources, and a directory or the new name.
     Guess(Vec<PathBuf>, PathBuf),
-    /// Sources, and a directory (`-t`).
-    Into(Vec<PathBuf>, PathBuf),
+    /// Sources, and a directory (`-t`), or several.
+    Into(Vec<PathBuf>, PathBuf, Vec<PathBuf>),
     /// A source and its new name (`-T`).
     Named(PathBuf, PathBuf),
 }
@@ -250,12 +250,18 @@ impl CopyArguments {
         if self.existing.needs_directory() && self.what.no_target_directory && operands.len() == 2 {
             return Err("with --parents, the destination must be a directory".to_owned());
         }
-        match (&self.what.target_directory, self.what.no_target_directory) {
+        let directories = self.what.target_directory.split_first();
+        match (directories, self.what.no_target_directory) {
+            (Some((_, [_, ..])), _) if self.persona == Persona::Cp => {
+                Err("multiple target directories specified".to_owned())
+            }
             (Some(_), true) => Err("cannot combine --target-directory (-t) and \
                                     --no-target-directory (-T)"
                 .to_owned()),
             (_, _) if operands.is_empty() => Err("missing file operand".to_owned()),
-            (Some(directory), false) => Ok(Operands::Into(operands.clone(), directory.clone())),
+            (Some((directory, also)), false) => {
+                Ok(Operands::Into(operands.clone(), directory.clone(), also.to_vec()))
+            }
             (None, is_name) => match operands.as_slice() {
                 [source] => {
                     Err(format!("missing destination file operand after {}", quote::always(source)))
@@ -328,7 +334,7 @@ mod tests {
 
     #[test]
     fn an_option_may_be_given_again() {
-        let arguments = parsed(&["-R", "-r", "-t", "a", "-t", "b", "--reflink=auto", "c"]);
+        let arguments = parsed(&["-R", "-r", "-x", "-x", "--reflink=auto", "c", "d"]);
         assert!(arguments.what.recursive);
         for words in [["--direct=on", "--direct=off"], ["--durable", "--durable"]] {
             assert!(CopyArguments::try_parse_from([&["ucp"], &words[..]].concat()).is_ok());
@@ -347,7 +353,16 @@ mod tests {
                 vec!["a", "b", "c"],
                 Ok(Operands::Guess(vec![path("a"), path("b")], path("c"))),
             ),
-            ("-t and one", vec!["-t", "d", "a"], Ok(Operands::Into(vec![path("a")], path("d")))),
+            (
+                "-t and one",
+                vec!["-t", "d", "a"],
+                Ok(Operands::Into(vec![path("a")], path("d"), vec![])),
+            ),
+            (
+                "-t several times",
+                vec!["-t", "d", "a", "--target-directory=e", "-tf"],
+                Ok(Operands::Into(vec![path("a")], path("d"), vec![path("e"), path("f")])),
+            ),
             ("-t and none", vec!["-t", "d"], Err("missing file operand".to_owned())),
             ("-T and two", vec!["a", "-T", "b"], Ok(Operands::Named(path("a"), path("b")))),
             ("-T and three", vec!["-T", "a", "b", "c"], Err("extra operand 'c'".to_owned())),
@@ -371,6 +386,14 @@ mod tests {
         for (name, words, want) in cases {
             assert_eq!(parsed(&words).operands(), want, "{name}");
         }
+    }
+
+    #[test]
+    fn cp_takes_one_target_directory() {
+        let arguments = parsed(&["-t", "d", "-t", "e", "a"]);
+        let arguments = CopyArguments { persona: Persona::Cp, ..arguments };
+        let complaint = arguments.operands().unwrap_err();
+        assert_eq!(complaint, "multiple target directories specified");
     }
 
     #[test]

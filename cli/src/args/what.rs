@@ -11,9 +11,9 @@ use super::path;
 #[derive(Args, Debug)]
 #[command(next_help_heading = "What is copied, and where to")]
 pub(crate) struct What {
-    /// Copy all SOURCEs into DIRECTORY
+    /// Copy all SOURCEs into DIRECTORY; given again, into each, and read them once
     #[arg(short, long, value_name = "DIRECTORY", value_parser = path())]
-    pub(crate) target_directory: Option<PathBuf>,
+    pub(crate) target_directory: Vec<PathBuf>,
     /// Take TARGET as the new name, even if it is a directory
     #[arg(short = 'T', long)]
     pub(crate) no_target_directory: bool,

@@ -58,10 +58,10 @@ pub(crate) fn run(arguments: &CopyArguments, umask: u32, signals: Signals) -> Ex
 }
 
 fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
-    let (mut sources, target, target_role) = match arguments.operands()? {
-        Operands::Guess(sources, target) => (sources, target, TargetRole::Guess),
-        Operands::Into(sources, target) => (sources, target, TargetRole::Directory),
-        Operands::Named(source, target) => (vec![source], target, TargetRole::Name),
+    let (mut sources, target, also, target_role) = match arguments.operands()? {
+        Operands::Guess(sources, target) => (sources, target, Vec::new(), TargetRole::Guess),
+        Operands::Into(sources, target, also) => (sources, target, also, TargetRole::Directory),
+        Operands::Named(source, target) => (vec![source], target, Vec::new(), TargetRole::Name),
     };
     arguments.selection.check(sources.len())?;
     if arguments.existing.strip_trailing_slashes {
@@ -70,8 +70,11 @@ fn request(arguments: &CopyArguments, umask: u32) -> Result<Request, String> {
     let options = options(arguments, umask)?;
     let engine = arguments.speed.engine();
     let engine = Configuration { engine, ..Configuration::default() };
-    let also = Vec::new();
-    Ok(Request { sources, target, also, target_role, options, engine })
+    let request = Request { sources, target, also, target_role, options, engine };
+    match request.contradiction() {
+        Some(reason) => Err(format!("options contradict each other: {reason}")),
+        None => Ok(request),
+    }
 }
 
 /// Takes slashes off the end of a path, but for the one that is all of it.
@@ -104,10 +107,7 @@ fn options(arguments: &CopyArguments, umask: u32) -> Result<copy::Options, Strin
     if arguments.persona == Persona::Cp {
         gnu::apply_promises(&mut options);
     }
-    match options.contradiction() {
-        Some(reason) => Err(format!("options contradict each other: {reason}")),
-        None => Ok(options),
-    }
+    Ok(options)
 }
 
 fn told(persona: Persona, told: &Told) -> (Verbosity, Listing, Display) {
