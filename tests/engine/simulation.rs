@@ -72,6 +72,7 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
         "power cut meanwhile",
         "done before a power cut",
         "complete",
+        "complete in several places",
         "with failures",
         "moved",
     ] {
@@ -140,6 +141,11 @@ impl Scenario {
         let mut request = Request::new(sources, target);
         choose_options(&mut request, &mut random);
         choose_verification(&mut request, &mut Random::new(seed ^ 0x7665_7269));
+        let mut several = Random::new(seed ^ 0x7365_7665);
+        let names = match several.once_in(5) {
+            true => choose_several(&world, &mut several, &mut request, &names),
+            false => names,
+        };
         let before = tree(&world, "/");
         // What was touched a moment before a copy is taken over by no later one.
         world.pass(Duration::from_secs(60));
@@ -222,6 +228,9 @@ impl Scenario {
             Ok(summary) if summary.failed + summary.skipped > 0 => count("with failures"),
             Ok(_) => {
                 count("complete");
+                if !self.request.also.is_empty() {
+                    count("complete in several places");
+                }
                 self.check_complete(&self.world, &record, "at the end");
                 if self.request.options.durability == Durability::Full {
                     count("power cut");
@@ -485,11 +494,12 @@ impl Scenario {
         if !self.request.options.preserve.links {
             return;
         }
-        let mut copies: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut copies: BTreeMap<(bool, u64), u64> = BTreeMap::new();
         for (source, target) in &self.names {
             let Some(copy) = after.get(target) else { continue };
-            let inode = self.before[source].status.inode;
-            let first = *copies.entry(inode).or_insert(copy.status.inode);
+            // Each of several targets has copies of its own.
+            let file = (target.starts_with(SECOND), self.before[source].status.inode);
+            let first = *copies.entry(file).or_insert(copy.status.inode);
             assert_eq!(first, copy.status.inode, "seed {}: {target:?} {when}", self.seed);
         }
     }
@@ -720,6 +730,47 @@ fn choose_shape(world: &SimulatedWorld, random: &mut Random, files: &[PathBuf]) 
             (vec![root], "/target".into(), names)
         }
     }
+}
+
+/// The directories that are copied into at once.
+const FIRST: &str = "/target/first";
+const SECOND: &str = "/target/second";
+
+/// Makes a copy one to two directories; returns which file so becomes which. What stands at a target
+/// stands there in one of them, both or none.
+fn choose_several(
+    world: &SimulatedWorld,
+    random: &mut Random,
+    request: &mut Request,
+    names: &[(PathBuf, PathBuf)],
+) -> Vec<(PathBuf, PathBuf)> {
+    request.also = vec![SECOND.into()];
+    (request.target, request.target_role) = (FIRST.into(), TargetRole::Directory);
+    request.options.selection.remove_source_files = false;
+    let is_tree = request.sources == [Path::new("/source/tree")];
+    let mut mapped = Vec::new();
+    for root in [FIRST, SECOND].map(Path::new) {
+        world.add_directory(root);
+        for (source, old) in names {
+            let relative = match is_tree {
+                true => source.strip_prefix("/source").unwrap(),
+                false => Path::new(source.file_name().unwrap()),
+            };
+            let target = root.join(relative);
+            if world.status(old).is_some_and(|it| it.kind == FileKind::Regular) && random.once_in(2)
+            {
+                let above: Vec<&Path> = relative.ancestors().skip(1).collect();
+                for above in above.into_iter().rev().map(|above| root.join(above)) {
+                    if world.status(&above).is_none() {
+                        world.add_directory(&above);
+                    }
+                }
+                world.add_file(&target, content(random));
+            }
+            mapped.push((source.clone(), target));
+        }
+    }
+    mapped
 }
 
 fn choose_options(request: &mut Request, random: &mut Random) {
