@@ -41,4 +41,5 @@ mod sandbox;
 mod selection;
 mod signals;
 mod swaps;
+mod targets;
 mod verify;
