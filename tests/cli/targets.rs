@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::support::{
     Background, Entry, Scratch, UCP, allocated_bytes, bytes, in_mount_namespace, leftovers,
-    listing, make_odd_tree, make_sparse, on_file_system, run,
+    listing, make_odd_tree, make_sparse, on_file_system, run, until,
 };
 
 const KIB: usize = 1 << 10;
@@ -286,9 +286,10 @@ fn a_fifo_is_opened_once_for_all() {
         let targets = ["a", "b"].map(Path::new);
         let mut command = Command::new(UCP);
         command.args(words(options, &targets, &[operand])).current_dir(scratch.path(""));
-        let copy = Background::start(&mut command);
+        let mut copy = Background::start(&mut command);
         // The writer is gone before the second target could open it by itself.
         File::options().write(true).open(&fifo).unwrap().write_all(b"once").unwrap();
+        until("no target waits for a writer", || copy.has_ended());
         copy.end().succeeds_silently();
         for target in ["a", "b"] {
             assert_eq!(scratch.read(format!("{target}/{name}")), b"once");

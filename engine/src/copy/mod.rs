@@ -156,7 +156,7 @@ pub fn copy(
 ///
 /// For programs that have a proactor, and for simulations: everything that the copy does goes
 /// through it. Its processor must have room for all blocks of as many large files as are copied side
-/// by side, [`crate::limits::TREE_TASKS`]: a file whose blocks find none fails.
+/// by side, [`crate::limits::TREE_TASKS`] for each target: a file whose blocks find none fails.
 ///
 /// # Errors
 ///

@@ -96,8 +96,9 @@ impl Worker<'_> {
         let own = bids.iter().find(|(number, _)| *number == seat.number());
         let (_, Bid { status, manner, .. }) = own.expect("who leads has come");
         let (status, manner) = (*status, *manner);
-        let (alike, others): (Vec<_>, Vec<_>) =
-            bids.into_iter().partition(|(_, bid)| bid.waits_for_same(&status, manner));
+        let (alike, others): (Vec<_>, Vec<_>) = bids
+            .into_iter()
+            .partition(|(_, bid)| is_same_work((&status, manner), (&bid.status, bid.manner)));
         for (number, Bid { new, .. }) in others {
             seat.serve(number, Share { new, delivered: None });
         }
@@ -121,15 +122,45 @@ impl Worker<'_> {
     }
 }
 
-impl Bid {
-    /// Whether what it waits for is read from this source in this manner.
-    fn waits_for_same(&self, source: &FileStatus, manner: Manner) -> bool {
-        match manner {
-            // It may be readable only once.
-            Manner::Stream => self.manner == manner && self.status.is_same_file(source),
-            Manner::Small(_) | Manner::Large(_) => {
-                self.manner == manner && is_unchanged(source, &self.status, 0)
-            }
+/// Whether two files get the same bytes in the same manner, from sources that are one, unchanged.
+fn is_same_work(one: (&FileStatus, Manner), other: (&FileStatus, Manner)) -> bool {
+    let is_same_source = match one.1 {
+        // It may be readable only once.
+        Manner::Stream => one.0.is_same_file(other.0),
+        Manner::Small(_) | Manner::Large(_) => is_unchanged(one.0, other.0, 0),
+    };
+    is_same_source && one.1 == other.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::holes::HolePlan;
+    use super::*;
+    use crate::units::WallTime;
+
+    #[test]
+    fn only_what_is_the_same_is_moved_together() {
+        let dense = HolePlan::DENSE;
+        let sparse = HolePlan { finds_zeros: true, ..dense };
+        let (stream, small, large) = (Manner::Stream, Manner::Small(dense), Manner::Large(dense));
+        let file = FileStatus { inode: 7, size_bytes: 10, ..FileStatus::default() };
+        let other = FileStatus { inode: 8, ..file };
+        let longer = FileStatus { size_bytes: 11, ..file };
+        let touched = FileStatus { changed: WallTime { seconds: 1, nanoseconds: 0 }, ..file };
+        let cases = [
+            ("small", small, file, small, true),
+            ("large", large, file, large, true),
+            ("one is a stream", small, file, large, false),
+            ("one gets holes", small, file, Manner::Small(sparse), false),
+            ("the name was exchanged", small, other, small, false),
+            ("it grew", large, longer, large, false),
+            ("it was written, and its time set back", small, touched, small, false),
+            ("a pipe, to which was written", stream, longer, stream, true),
+            ("another pipe", stream, other, stream, false),
+        ];
+        for (name, manner, status, other_manner, want) in cases {
+            let got = is_same_work((&file, manner), (&status, other_manner));
+            assert_eq!(got, want, "{name}");
         }
     }
 }
