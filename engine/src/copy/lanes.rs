@@ -148,7 +148,7 @@ impl<'a> Team<'a> {
                 }
             }
         }
-        (!roots.is_empty()).then(|| Branch(roots.into()))
+        Branch::of(roots)
     }
 
     /// The source of a root was exchanged after another lane had opened it.
