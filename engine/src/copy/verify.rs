@@ -11,6 +11,7 @@ use super::fingerprint::{Fingerprint, Fingerprinter, Wanted};
 use super::pipeline::Geometry;
 use super::publish::NewFile;
 use super::reading::Reading;
+use super::remove_source::is_unchanged;
 use super::reread::{Reread, choose_reread};
 use super::route::End;
 use super::worker::{Labels, Worker};
@@ -74,6 +75,7 @@ impl Worker<'_> {
         if wanted.is_nothing() {
             return Ok(moved);
         }
+        let has_passed_by = moved.fingerprint.is_some();
         let expected = match moved.fingerprint.take() {
             Some(seen) => *seen,
             None => {
@@ -89,10 +91,33 @@ impl Worker<'_> {
                                only copy on the device";
                 self.warn(labels, warning);
             }
-            moved.verified = self.verify(source, new, &expected, labels).await?;
+            moved.verified = match self.verify(source, new, &expected, labels).await {
+                Err(error) if error.kind() == ErrorKind::DoesNotVerify && !has_passed_by => {
+                    return Err(self.blame(source, status, error, labels).await);
+                }
+                verified => verified?,
+            };
         }
         moved.digest = expected.whole.map(Box::new);
         Ok(moved)
+    }
+
+    /// Why a copy differs from what its source holds by now: that may have been changed.
+    async fn blame(
+        &self,
+        source: &File,
+        before: &FileStatus,
+        error: Error,
+        labels: &dyn Labels,
+    ) -> Error {
+        match self.io.status_of(source).await {
+            Ok(after) if is_unchanged(before, &after, self.job.removed_names(before)) => error,
+            Ok(_) => {
+                let reason = "the file was changed while it was copied";
+                Error::new(ErrorKind::SourceChanged, "copy", reason).on(labels.source())
+            }
+            Err(error) => error.on(labels.source()),
+        }
     }
 
     /// Reads a source that no byte of passed by here: it was cloned, or copied by a server.

@@ -212,7 +212,7 @@ fn closing() {
                 let second = it.open("a", libc::O_RDONLY);
                 it.tell(Lock { file: first.clone() });
                 it.tell(Close::file(first));
-                it.tell(Lock { file: second })
+                it.lock_in_the_end(&second)
             },
             "0",
         ),

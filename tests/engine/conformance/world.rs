@@ -1,5 +1,8 @@
 //! Where a case runs: a processor, an empty directory, and helpers that run operations to their end.
 
+use std::thread;
+use std::time::Duration;
+
 use nix::libc;
 use tempfile::TempDir;
 use ucp_engine::buffer::Buffer;
@@ -112,6 +115,19 @@ impl World {
     /// Runs an operation to its end, and tells what came of it.
     pub(crate) fn tell(&mut self, operation: impl Into<Operation>) -> String {
         self.run(operation).told()
+    }
+
+    /// Locks a file that nobody here holds locked: a child that another test forks holds what was
+    /// open until it executes a program.
+    pub(crate) fn lock_in_the_end(&mut self, file: &File) -> String {
+        for _ in 0..1000 {
+            let told = self.tell(Lock { file: file.clone() });
+            if told != "EAGAIN" {
+                return told;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        "EAGAIN".into()
     }
 
     /// Runs a chain to its end.
