@@ -10,7 +10,7 @@ use super::temporary::temporary_name;
 use super::worker::{Labels, Worker};
 use super::{
     Action, Context, Copied, Durability, EntryKind, Event, FollowLinks, Keep, KeepMode, Make,
-    Overwrite, Publication, Specials, Update,
+    Publication, Specials,
 };
 use crate::error::{Errno, Error, ErrorKind, Refusal};
 use crate::limits::TEMPORARY_ATTEMPTS_MAX;
@@ -167,7 +167,7 @@ impl Worker<'_> {
     /// followed, unless that is to go.
     fn may_replace_by_node(&self, node: &Node<'_>, target: &Target) -> bool {
         let existing = &self.job.options.existing;
-        let is_kept = existing.overwrite == Overwrite::Never || existing.update == Update::None;
+        let is_kept = existing.keeps_what_stands();
         let goes = !self.is_led_to(node) || existing.replaces_links();
         let is_copied = existing.make != Make::Attributes || existing.replaces_links();
         !target.is_staged && !is_kept && goes && is_copied

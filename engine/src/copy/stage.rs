@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use nix::libc;
 
+use super::Durability;
 use super::continuation::Staging;
 use super::temporary::stage_name;
 use super::worker::Worker;
-use super::{Durability, Overwrite};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{LISTING_BYTES, TEMPORARY_ATTEMPTS_MAX};
@@ -209,7 +209,7 @@ impl Worker<'_> {
                         pairs.push((below, self.open_below(&to, &name).await?));
                     }
                     // It goes with the rest of the stage.
-                    Err(error) if existing.overwrite == Overwrite::Never && error.is_there() => {}
+                    Err(error) if existing.keeps_what_stands() && error.is_there() => {}
                     renamed => renamed.map(drop)?,
                 }
             }

@@ -251,8 +251,7 @@ impl Worker<'_> {
 
     /// Turns "it exists" into keeping it, where that was asked for: somebody was faster.
     pub(super) fn keep_or_fail(&self, error: Error, labels: &dyn Labels) -> Result<(), Error> {
-        let existing = &self.job.options.existing;
-        let keeps = existing.overwrite == Overwrite::Never || existing.update == Update::None;
+        let keeps = self.job.options.existing.keeps_what_stands();
         if keeps && error.kind() == ErrorKind::AlreadyExists {
             self.keep(labels);
             return Ok(());

@@ -106,6 +106,11 @@ impl Existing {
             || matches!(self.make, Make::HardLink | Make::SymbolicLink)
     }
 
+    /// Whether what stands stays, which is no failure.
+    pub(in crate::copy) fn keeps_what_stands(&self) -> bool {
+        self.overwrite == Overwrite::Never || self.update == Update::None
+    }
+
     /// Whether an existing file may be replaced by one that was made beside it, without a look.
     pub(in crate::copy) fn merges_stages(&self) -> bool {
         !self.must_look()
