@@ -77,9 +77,9 @@ pub(super) fn has_trusted_map(magic: u64) -> bool {
     matches!(magic, EXT4 | XFS | BTRFS | TMPFS | F2FS | BCACHEFS)
 }
 
-/// Whether a ring may read there. After a short read io_uring goes on by itself, from where the file
-/// system has moved the position to; a file that FUSE opened with `FOPEN_DIRECT_IO` leaves it where
-/// it was (`fuse_direct_read_iter`, seen on Linux 6.18), and the same bytes come once more.
+/// Whether a ring may read there. After a short read io_uring goes on by itself; of a file that a FUSE
+/// server opened with `FOPEN_DIRECT_IO` it asks for the same bytes once more (seen on Linux 6.18 in
+/// what the server is asked for: the same offset, a shorter length).
 pub(super) fn has_ring_reads(magic: u64) -> bool {
     magic != FUSE
 }
