@@ -17,12 +17,10 @@ use ucp_engine::buffer::BufferPool;
 use ucp_engine::copy::{Cancellation, Event, Observer, Progress, Reflink, Request, copy_on};
 use ucp_engine::digest::Algorithm;
 use ucp_engine::operation::{
-    Chain, CompletionEvent, CompletionEventQueue, End, File as EngineFile, Operation, OperationId,
-    RegisteredFile, SyncReach, Token,
+    Chain, CompletionEvent, CompletionEventQueue, End, File as EngineFile, Operation,
+    OperationError, OperationId, RegisteredFile, SyncReach, Token,
 };
-use ucp_engine::processor::{
-    Capabilities, Full, KernelProcessor, Performed, ThreadProcessor, Wake,
-};
+use ucp_engine::processor::{Capabilities, Full, KernelProcessor, ThreadProcessor, Wake};
 use ucp_engine::random::Random;
 use ucp_engine::units::{Moment, WallTime};
 use ucp_engine::{Errno, Error, ErrorKind, OperationProcessor, Proactor};
@@ -223,12 +221,12 @@ impl OperationProcessor for Behind {
         self.processor.accept_chain(chain, token)
     }
 
-    fn perform_inline(&mut self, operation: Operation) -> Result<Performed, Operation> {
-        let performed = self.processor.perform_inline(operation)?;
-        if is_sync_of_data(&performed.operation) {
+    fn perform_inline(&mut self, operation: &mut Operation) -> Option<Result<u32, OperationError>> {
+        let result = self.processor.perform_inline(operation)?;
+        if is_sync_of_data(operation) {
             self.flipper.lock().unwrap().on_synced();
         }
-        Ok(performed)
+        Some(result)
     }
 
     fn cancel(&mut self, id: OperationId) {

@@ -6,7 +6,9 @@ use super::rehearsal::touches_nothing;
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::RETRIES_MAX;
-use crate::operation::{File, FileStatus, Name, Open, Operation, Place, Statx, Subject, Unlink};
+use crate::operation::{
+    File, FileStatus, Name, Open, Operation, OperationError, Place, Statx, Subject, Unlink,
+};
 use crate::proactor::TaskInitiator;
 
 /// Starts operations for a copy.
@@ -30,17 +32,31 @@ impl Io {
     /// What the kernel asks to be tried again is, but for a lock that another has, and a sync or a
     /// flush: what it could not write counts as written afterwards, so that a second one proves
     /// nothing.
-    pub(super) async fn perform_always(&self, operation: Operation) -> Result<Operation, Error> {
-        self.perform_counted(operation).await.map(|(_, operation)| operation)
+    pub(super) async fn perform_always(
+        &self,
+        mut operation: Operation,
+    ) -> Result<Operation, Error> {
+        match self.perform_inline(&mut operation) {
+            Some(result) => result.map(|_| operation),
+            None => {
+                let (result, operation) = self.wait_for(operation).await;
+                result.map(|_| operation)
+            }
+        }
     }
 
     /// The same, with the operation's number.
     pub(super) async fn perform_counted(
         &self,
-        operation: Operation,
+        mut operation: Operation,
     ) -> Result<(u32, Operation), Error> {
-        let (result, operation) = self.perform_and_return(operation).await;
-        result.map(|number| (number, operation))
+        match self.perform_inline(&mut operation) {
+            Some(result) => result.map(|number| (number, operation)),
+            None => {
+                let (result, operation) = self.wait_for(operation).await;
+                result.map(|number| (number, operation))
+            }
+        }
     }
 
     /// The same; what the operation owns comes back even if it fails.
@@ -48,29 +64,43 @@ impl Io {
         &self,
         mut operation: Operation,
     ) -> (Result<u32, Error>, Operation) {
-        let verb = operation.verb();
-        if self.is_rehearsal && !touches_nothing(&operation) {
-            let error = Error::new(ErrorKind::Unsupported, verb, "a dry run touches nothing");
-            return (Err(error), operation);
+        match self.perform_inline(&mut operation) {
+            Some(result) => (result, operation),
+            None => self.wait_for(operation).await,
+        }
+    }
+
+    /// Performs an operation at once, where the processor does so: with small files each step of a
+    /// future counts.
+    fn perform_inline(&self, operation: &mut Operation) -> Option<Result<u32, Error>> {
+        if let Some(refused) = self.refuse(operation) {
+            return Some(Err(refused));
         }
         let mut retries = 0;
         loop {
-            let (result, back) = self.tasks.perform(operation).await;
-            match result.map_err(|error| error.errno) {
-                Ok(number) => return (Ok(number), back),
-                Err(Errno::EINTR | Errno::EAGAIN)
-                    if retries < RETRIES_MAX
-                        && !matches!(
-                            back,
-                            Operation::Lock(_) | Operation::Sync(_) | Operation::Flush(_)
-                        ) =>
-                {
-                    retries += 1;
-                    operation = back;
-                }
-                Err(errno) => return (Err(Error::from_errno(verb, errno)), back),
+            let result = self.tasks.perform_inline(operation)?;
+            if !is_to_be_retried(&result, operation, &mut retries) {
+                return Some(named(result, operation));
             }
         }
+    }
+
+    async fn wait_for(&self, mut operation: Operation) -> (Result<u32, Error>, Operation) {
+        let mut retries = 0;
+        loop {
+            let result;
+            (result, operation) = self.tasks.perform(operation).await;
+            if !is_to_be_retried(&result, &operation, &mut retries) {
+                return (named(result, &operation), operation);
+            }
+        }
+    }
+
+    fn refuse(&self, operation: &Operation) -> Option<Error> {
+        (self.is_rehearsal && !touches_nothing(operation)).then(|| {
+            let reason = "a dry run touches nothing";
+            Error::new(ErrorKind::Unsupported, operation.verb(), reason)
+        })
     }
 
     /// Fails if the copy was cancelled.
@@ -146,6 +176,24 @@ impl Io {
         let content = buffer.part(0, length).unwrap_or_default();
         Name::new(content).map_err(|errno| Error::from_errno("read link", errno))
     }
+}
+
+/// Whether the kernel wants an operation to be tried again, which this counts.
+fn is_to_be_retried(
+    result: &Result<u32, OperationError>,
+    operation: &Operation,
+    retries: &mut u32,
+) -> bool {
+    let Err(OperationError { errno: Errno::EINTR | Errno::EAGAIN, .. }) = result else {
+        return false;
+    };
+    *retries += 1;
+    *retries <= RETRIES_MAX
+        && !matches!(operation, Operation::Lock(_) | Operation::Sync(_) | Operation::Flush(_))
+}
+
+fn named(result: Result<u32, OperationError>, operation: &Operation) -> Result<u32, Error> {
+    result.map_err(|error| Error::from_errno(operation.verb(), error.errno))
 }
 
 /// What a cancelled copy fails with.

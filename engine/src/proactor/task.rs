@@ -54,6 +54,15 @@ impl TaskInitiator {
         Perform::new(Rc::clone(&self.0), operation)
     }
 
+    /// Performs an operation at once, where the processor does so: no future is made, and nothing
+    /// moved. None leaves it untouched, for [`TaskInitiator::perform`].
+    pub(crate) fn perform_inline(
+        &self,
+        operation: &mut Operation,
+    ) -> Option<Result<u32, OperationError>> {
+        self.0.processor.borrow_mut().perform_inline(operation)
+    }
+
     /// Performs a chain and gives its members' events, in order.
     pub async fn perform_chain(&self, chain: Chain) -> Vec<CompletionEvent> {
         PerformChain::new(Rc::clone(&self.0), chain).await

@@ -216,14 +216,13 @@ impl Perform {
 
     fn begin(
         &mut self,
-        operation: Operation,
+        mut operation: Operation,
         context: &mut Context<'_>,
     ) -> Poll<<Self as Future>::Output> {
         let mut processor = self.core.processor.borrow_mut();
-        let operation = match processor.perform_inline(operation) {
-            Ok(performed) => return Poll::Ready((performed.result, performed.operation)),
-            Err(operation) => operation,
-        };
+        if let Some(result) = processor.perform_inline(&mut operation) {
+            return Poll::Ready((result, operation));
+        }
         let waits = &self.core.waits;
         let on_drop = operation.on_drop();
         let wait = waits.begin(Wait::One { waker: Some(context.waker().clone()), event: None });

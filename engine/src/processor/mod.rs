@@ -73,13 +73,12 @@ pub trait OperationProcessor {
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>>;
 
     /// Performs an operation in the caller's turn, if this processor has nothing better for it than
-    /// a system call: then a task goes on without a wait. Otherwise gives it back, to be accepted.
-    ///
-    /// # Errors
-    ///
-    /// Gives the operation back untouched.
-    fn perform_inline(&mut self, operation: Operation) -> Result<Performed, Operation> {
-        Err(operation)
+    /// a system call: then a task goes on without a wait. None leaves it untouched, to be accepted.
+    fn perform_inline(
+        &mut self,
+        _operation: &mut Operation,
+    ) -> Option<Result<u32, OperationError>> {
+        None
     }
 
     /// Asks for an operation to be given up. The outcome arrives as the operation's own completion
@@ -145,15 +144,6 @@ pub trait Wake: Send + std::marker::Sync {
 /// What a processor had no room for.
 #[derive(Debug)]
 pub struct Full<T>(pub T);
-
-/// An operation that was performed in the caller's turn.
-#[derive(Debug)]
-pub struct Performed {
-    /// What came of it.
-    pub result: Result<u32, OperationError>,
-    /// The operation with all it owns.
-    pub operation: Operation,
-}
 
 /// Which processor runs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -14,7 +14,7 @@ use super::finish::{complete, finish, insert_chain, raw};
 use super::helpers::Helpers;
 use super::slots::{Assignment, Entry, Link, Slots};
 use super::timers::Timers;
-use super::{Capabilities, EngineKind, Full, OperationProcessor, Performed, Wake};
+use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
 use crate::buffer::{Arena, BufferPool};
 use crate::error::{Errno, Error};
 use crate::limits::{
@@ -248,12 +248,11 @@ impl OperationProcessor for ThreadProcessor {
         Ok(id)
     }
 
-    fn perform_inline(&mut self, mut operation: Operation) -> Result<Performed, Operation> {
+    fn perform_inline(&mut self, operation: &mut Operation) -> Option<Result<u32, OperationError>> {
         if self.helpers.is_some() || matches!(operation, Operation::Timeout(_)) {
-            return Err(operation);
+            return None;
         }
-        let result = operation::perform(&mut operation).map_err(OperationError::failed);
-        Ok(Performed { result, operation })
+        Some(operation::perform(operation).map_err(OperationError::failed))
     }
 
     fn cancel(&mut self, id: OperationId) {

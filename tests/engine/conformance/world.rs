@@ -96,16 +96,12 @@ impl World {
 
     /// Runs an operation to its end.
     pub(crate) fn run(&mut self, operation: impl Into<Operation>) -> Ended {
-        let operation = match self.is_inline {
-            false => operation.into(),
-            true => match self.processor.perform_inline(operation.into()) {
-                Ok(performed) => {
-                    let (result, operation) = (performed.result, performed.operation);
-                    return Ended { result, operation };
-                }
-                Err(operation) => operation,
-            },
-        };
+        let mut operation = operation.into();
+        if self.is_inline
+            && let Some(result) = self.processor.perform_inline(&mut operation)
+        {
+            return Ended { result, operation };
+        }
         let id = self.processor.accept(operation, Token::default()).expect("there is room");
         let event = self.wait(1).remove(0);
         assert_eq!(event.id, id);
