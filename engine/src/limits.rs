@@ -23,6 +23,9 @@ pub const HELPER_THREADS_MAX: usize = 64;
 pub const BLOCK_BYTES_DEFAULT: u32 = 1 << 20;
 /// Blocks of a large copy in flight.
 pub const DEPTH_DEFAULT: u32 = 8;
+/// Blocks in flight where both sides are in the page cache: while one is written, under the inode's
+/// lock, the next is read, and a third is ready.
+pub const PAIRS_MAX: u32 = 3;
 /// More blocks than this only queue in the device.
 pub const DEPTH_MAX: u32 = 256;
 /// An arena is a whole number of huge pages, so that it can be mapped by them.

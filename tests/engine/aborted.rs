@@ -129,6 +129,14 @@ impl OperationProcessor for Mortal {
         self.processor.accept_chain(chain, token)
     }
 
+    fn accept_chain_beside(
+        &mut self,
+        chain: Chain,
+        token: Token,
+    ) -> Result<OperationId, Full<Chain>> {
+        self.processor.accept_chain_beside(chain, token)
+    }
+
     fn cancel(&mut self, id: OperationId) {
         self.processor.cancel(id);
     }

@@ -221,6 +221,14 @@ impl OperationProcessor for Behind {
         self.processor.accept_chain(chain, token)
     }
 
+    fn accept_chain_beside(
+        &mut self,
+        chain: Chain,
+        token: Token,
+    ) -> Result<OperationId, Full<Chain>> {
+        self.processor.accept_chain_beside(chain, token)
+    }
+
     fn perform_inline(&mut self, operation: &mut Operation) -> Option<Result<u32, OperationError>> {
         let result = self.processor.perform_inline(operation)?;
         if is_sync_of_data(operation) {

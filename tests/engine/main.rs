@@ -11,6 +11,7 @@ mod disturbance;
 mod durability;
 mod flips;
 mod mirror;
+mod pairs;
 mod parked;
 mod proactor;
 mod rate;

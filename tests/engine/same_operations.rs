@@ -187,7 +187,16 @@ impl OperationProcessor for Recorder {
     }
 
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>> {
-        panic!("a copy of these options makes no chain: {chain:?}, {token:?}")
+        panic!("a copy of these options makes no chain for the ring: {chain:?}, {token:?}")
+    }
+
+    fn accept_chain_beside(
+        &mut self,
+        chain: Chain,
+        token: Token,
+    ) -> Result<OperationId, Full<Chain>> {
+        chain.members().for_each(|operation| self.record(operation));
+        self.processor.accept_chain_beside(chain, token)
     }
 
     fn cancel(&mut self, id: OperationId) {

@@ -331,8 +331,7 @@ impl BlockCopy {
                     length: transfer.length,
                 });
                 // Through the page cache a write is a copy of memory: another core does it.
-                let is_buffered = self.geometry.write_alignment == 1;
-                let started = match is_buffered {
+                let started = match self.geometry.write_alignment == 1 {
                     true => initiator.start_beside(write, transfer.block),
                     false => initiator.start(write, transfer.block),
                 };
@@ -342,7 +341,11 @@ impl BlockCopy {
                 let read = self.read(transfer, buffer);
                 let target = self.targets[0].handle.clone();
                 let chain = Chain::read_then_write(read, target, transfer.file_offset);
-                initiator.start_chain(chain, transfer.block).is_ok()
+                let started = match self.geometry.is_buffered() {
+                    true => initiator.start_chain_beside(chain, transfer.block),
+                    false => initiator.start_chain(chain, transfer.block),
+                };
+                started.is_ok()
             }
         };
         if started {

@@ -20,7 +20,7 @@ use super::zeros::leave_out;
 use super::{Attempt, DataPath, FellBack, HoleSearch, PathReason, PipelineMode, Reflink, Verified};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
-use crate::limits::COPY_RANGE_BYTES_MAX;
+use crate::limits::{COPY_RANGE_BYTES_MAX, PAIRS_MAX};
 use crate::operation::{
     Allocate, AllocateMode, CURRENT_POSITION, CacheStatus, CloneFile, CopyRange, File, FileKind,
     FileStatus, Handle, Operation, Read, SetDirect, Truncate, Write,
@@ -596,17 +596,20 @@ impl Worker<'_> {
         }
         let Some(route) = common else { return Ok((DataPath::Buffered, PathReason::Empty)) };
         let route = self.switch_direct(source, receivers, route, fell_back).await;
+        // A linked write would start before its bytes were hashed, and is one.
+        let may_link = self.wanted().is_nothing() && receivers.len() == 1;
+        let (mode, depth) = match (may_link, route.pairs) {
+            (true, true) => (PipelineMode::Linked, self.job.options.depth.min(PAIRS_MAX)),
+            (true, false) => (self.job.options.pipeline, self.job.options.depth),
+            (false, _) => (PipelineMode::Unlinked, self.job.options.depth),
+        };
         let geometry = Geometry {
             size_bytes: size,
             block_bytes: self.paced_block_bytes(route.read_alignment.max(route.write_alignment)),
-            depth: self.job.options.depth,
+            depth,
             read_alignment: route.read_alignment,
             write_alignment: route.write_alignment,
-            // A linked write would start before its bytes were hashed, and is one.
-            mode: match self.wanted().is_nothing() && receivers.len() == 1 {
-                true => self.job.options.pipeline,
-                false => PipelineMode::Unlinked,
-            },
+            mode,
         };
         let moved = if plan.makes_holes() {
             let preallocates = route.preallocate && !plan.finds_zeros;
@@ -764,9 +767,11 @@ impl Worker<'_> {
             Ok(registered) => Handle::from(&registered),
             Err(_) => Handle::from(file),
         };
-        // What is written through the page cache is written by a helper, who has no table.
+        // What is written through the page cache is written by a helper, who has no table; so is
+        // what is read there in a pair.
         let is_direct = geometry.write_alignment > 1;
-        let source = handle(source);
+        let is_read_beside = geometry.is_buffered() && geometry.mode == PipelineMode::Linked;
+        let source = if is_read_beside { Handle::from(source) } else { handle(source) };
         let targets = receivers.iter_mut().map(|receiver| {
             let file = &receiver.new.file;
             let handle = if is_direct { handle(file) } else { Handle::from(file) };

@@ -39,6 +39,13 @@ pub(super) struct Geometry {
     pub(super) mode: PipelineMode,
 }
 
+impl Geometry {
+    /// Whether both sides go through the page cache.
+    pub(super) fn is_buffered(&self) -> bool {
+        (self.read_alignment, self.write_alignment) == (1, 1)
+    }
+}
+
 /// Bytes to move between a file and the buffer of one block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Transfer {

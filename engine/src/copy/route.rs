@@ -35,6 +35,9 @@ pub(super) struct Route {
     pub(super) write_alignment: u32,
     /// Whether room is reserved first, so that writes don't extend the file.
     pub(super) preallocate: bool,
+    /// Whether each block is two copies of memory, of which the second is to find the bytes in its own
+    /// core's cache.
+    pub(super) pairs: bool,
 }
 
 /// How exactly a file system keeps times: what it can't keep, no copy has.
@@ -129,6 +132,7 @@ pub(super) fn choose(options: &Options, facts: &Facts) -> Route {
         read_alignment: source.unwrap_or(1),
         write_alignment: target.unwrap_or(1),
         preallocate: matches!(facts.target.magic, magic::EXT4 | magic::XFS | magic::F2FS),
+        pairs: path == DataPath::Buffered && is_cached,
     }
 }
 

@@ -68,12 +68,30 @@ impl Chain {
     /// How many members there are.
     #[must_use]
     pub fn length(&self) -> usize {
-        self.members.iter().flatten().count()
+        self.members().count()
+    }
+
+    /// The members, in order, to look at.
+    pub fn members(&self) -> impl Iterator<Item = &Operation> {
+        self.members.iter().flatten()
     }
 
     /// The members, in order.
     pub fn into_members(self) -> impl Iterator<Item = Operation> {
         self.members.into_iter().flatten()
+    }
+
+    /// Whether it is a read and the write of the same bytes.
+    pub(crate) fn is_pair(&self) -> bool {
+        matches!(
+            &self.members,
+            [
+                Some(Operation::Read(_)),
+                Some(Operation::Write(Write { buffer: Buffer::OfPreviousMember, .. })),
+                None,
+                ..
+            ]
+        )
     }
 
     /// Whether a member failed to do all that it was asked to, so that the rest must not run

@@ -28,7 +28,7 @@ pub use entries::{DirectoryEntry, directory_entries};
 pub(crate) use handle::{Descriptor, ProcessorIdentity, Released};
 pub use handle::{File, Handle, RegisteredFile};
 pub use name::*;
-pub(crate) use perform::perform;
+pub(crate) use perform::{perform, perform_pair};
 pub use place::{Name, Place};
 pub use timer::Timeout;
 

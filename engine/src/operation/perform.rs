@@ -28,6 +28,30 @@ pub(crate) fn perform(operation: &mut Operation) -> Result<u32, Errno> {
     result
 }
 
+/// Performs a read and, if that was whole, the write of the same bytes, which stay in the read's
+/// buffer.
+pub(crate) fn perform_pair(
+    read: &mut Operation,
+    write: &Operation,
+) -> (Result<u32, Errno>, Result<u32, Errno>) {
+    let first = perform(read);
+    let (Operation::Read(read), Operation::Write(write), false) =
+        (&*read, write, Chain::is_broken_by(read, first))
+    else {
+        return (first, Err(Errno::ECANCELED));
+    };
+    let Some(bytes) = read.buffer.part(write.start, write.length) else {
+        return (first, Err(Errno::EINVAL));
+    };
+    let write_once = || write.handle.with_fd(|fd| call::write_at(fd, bytes, write.offset_bytes));
+    let mut second = write_once();
+    for _ in 0..RETRIES_MAX {
+        let Err(Errno::EINTR) = second else { break };
+        second = write_once();
+    }
+    (first, second)
+}
+
 fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
     match operation {
         Operation::Nop | Operation::LinkTimeout(_) => Ok(0),

@@ -129,6 +129,24 @@ impl Initiator<'_> {
         Ok(id)
     }
 
+    /// Starts a chain to be performed beside this thread; see
+    /// [`crate::OperationProcessor::accept_chain_beside`].
+    ///
+    /// # Errors
+    ///
+    /// Gives the chain back when the processor is full.
+    pub fn start_chain_beside(
+        &mut self,
+        chain: Chain,
+        tag: u32,
+    ) -> Result<OperationId, Full<Chain>> {
+        let token = Token { handler: self.handler, tag };
+        let members = u32::try_from(chain.length()).unwrap_or(0);
+        let id = self.core.processor.borrow_mut().accept_chain_beside(chain, token)?;
+        self.in_flight.set(self.in_flight.get() + members);
+        Ok(id)
+    }
+
     /// Asks for an operation to be given up; its event tells what came of it.
     pub fn cancel(&mut self, id: OperationId) {
         self.core.processor.borrow_mut().cancel(id);

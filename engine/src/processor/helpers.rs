@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::Wake;
 use super::finish::raw;
-use super::slots::Assignment;
+use super::slots::{Assignment, Slots};
 use crate::error::Errno;
 
 /// The crew. Threads start when there is work for them. Dropping the crew waits for those that
@@ -27,16 +27,37 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    queue: VecDeque<(u32, Assignment)>,
+    queue: VecDeque<Work>,
     /// Done one after the other, by whoever is free.
-    in_order: VecDeque<(u32, Assignment)>,
+    in_order: VecDeque<Work>,
     /// Whether somebody is at it.
     is_in_order_busy: bool,
-    done: Vec<(Assignment, i32)>,
+    done: Vec<Done>,
     idle: usize,
     /// Threads that are performing something.
     busy: usize,
     is_closing: bool,
+}
+
+/// Gives a chain that is a pair, by its head's slot, to the next free helper.
+pub(super) fn start_pair(helpers: &mut Helpers, slots: &mut Slots, head: u32) {
+    let next = slots.entry(head).link.and_then(|link| link.next).expect("a pair has two members");
+    let (first, second) = (slots.assign(head), Some(slots.assign(next)));
+    helpers.shared.lock().queue.push_back(Work { index: head, first, second });
+    helpers.staff();
+}
+
+/// What one helper does in one go: a slot's operation, or a read and the write of the same bytes.
+struct Work {
+    index: u32,
+    first: Assignment,
+    second: Option<Assignment>,
+}
+
+/// What was done: slots, and results as the kernel writes them.
+pub(super) struct Done {
+    pub(super) first: (Assignment, i32),
+    pub(super) second: Option<(Assignment, i32)>,
 }
 
 impl Helpers {
@@ -54,13 +75,13 @@ impl Helpers {
 
     /// Gives a slot to the next free helper. If no thread can be started at all, performs it here.
     pub(super) fn start(&mut self, index: u32, assignment: Assignment) {
-        self.shared.lock().queue.push_back((index, assignment));
+        self.shared.lock().queue.push_back(Work { index, first: assignment, second: None });
         self.staff();
     }
 
     /// The same, for work that would only get into its own way: it is done one after the other.
     pub(super) fn start_in_order(&mut self, index: u32, assignment: Assignment) {
-        self.shared.lock().in_order.push_back((index, assignment));
+        self.shared.lock().in_order.push_back(Work { index, first: assignment, second: None });
         self.staff();
     }
 
@@ -79,18 +100,17 @@ impl Helpers {
         self.shared.work.notify_one();
     }
 
-    /// Takes a slot back that no helper has begun.
-    pub(super) fn withdraw(&mut self, index: u32) -> Option<Assignment> {
+    /// Takes a slot back that no helper has begun, and the other of its pair.
+    pub(super) fn withdraw(&mut self, index: u32) -> Option<(Assignment, Option<Assignment>)> {
         let State { queue, in_order, .. } = &mut *self.shared.lock();
         [queue, in_order].into_iter().find_map(|queue| {
-            let place = queue.iter().position(|(queued, _)| *queued == index)?;
-            queue.remove(place).map(|(_, assignment)| assignment)
+            let place = queue.iter().position(|work| work.index == index)?;
+            queue.remove(place).map(|work| (work.first, work.second))
         })
     }
 
-    /// Swaps what was done since the last call, slots and results as the kernel writes them, for an
-    /// empty list.
-    pub(super) fn take_done(&mut self, done: &mut Vec<(Assignment, i32)>) {
+    /// Swaps what was done since the last call for an empty list.
+    pub(super) fn take_done(&mut self, done: &mut Vec<Done>) {
         assert!(done.is_empty(), "what was done before was looked at");
         std::mem::swap(&mut self.shared.lock().done, done);
     }
@@ -104,6 +124,19 @@ impl Helpers {
         let is_hired = thread.is_ok();
         self.threads.extend(thread);
         is_hired
+    }
+}
+
+impl Work {
+    /// Performs it. A panic here is a bug of ours; its operations must end all the same.
+    fn perform(mut self) -> Done {
+        let performed = catch_unwind(AssertUnwindSafe(|| match &mut self.second {
+            None => (self.first.perform(), Err(Errno::ECANCELED)),
+            Some(second) => self.first.perform_pair(second),
+        }));
+        let (first, second) = performed.unwrap_or((Err(Errno::EIO), Err(Errno::EIO)));
+        let second = self.second.map(|assignment| (assignment, raw(second)));
+        Done { first: (self.first, raw(first)), second }
     }
 }
 
@@ -138,17 +171,15 @@ impl Shared {
         let mut state = self.lock();
         let is_in_order = state.has_next_in_order();
         let next = if is_in_order { &mut state.in_order } else { &mut state.queue };
-        let Some((_, mut assignment)) = next.pop_front() else { return };
+        let Some(work) = next.pop_front() else { return };
         state.is_in_order_busy |= is_in_order;
         state.busy += 1;
         drop(state);
-        let result = catch_unwind(AssertUnwindSafe(|| assignment.perform()));
-        // A panic here is a bug of ours; its operation must end all the same.
-        let result = raw(result.unwrap_or(Err(Errno::EIO)));
+        let done = work.perform();
         let mut state = self.lock();
         state.busy -= 1;
         state.is_in_order_busy &= !is_in_order;
-        state.done.push((assignment, result));
+        state.done.push(done);
         drop(state);
         self.wake.wake();
     }

@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "a home of unsafe: what is pushed to the kernel")]
 
+use std::iter;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
@@ -17,8 +18,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::encode::{Opcodes, encode, writable};
 use super::finish::{complete, finish, insert_chain, raw};
-use super::helpers::Helpers;
-use super::slots::{Assignment, Entry as SlotEntry, Link, Side, Slots};
+use super::helpers::{Done, Helpers, start_pair};
+use super::slots::{Entry as SlotEntry, Link, Side, Slots};
 use super::threads::{RegisteredFiles, epoch, nanoseconds, wall_clock};
 use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
@@ -41,7 +42,7 @@ pub struct KernelProcessor {
     arenas: ManuallyDrop<Vec<Rc<Arena>>>,
     helpers: Helpers,
     /// What the helpers have done, before it is looked at. Kept for its room.
-    done: Vec<(Assignment, i32)>,
+    done: Vec<Done>,
     /// Timeouts of what the helpers perform.
     timers: Timers,
     opcodes: Opcodes,
@@ -195,9 +196,11 @@ impl KernelProcessor {
 
     /// Takes an operation back that no helper has begun; false if one has.
     fn withdraw(&mut self, index: u32) -> bool {
-        let Some(assignment) = self.helpers.withdraw(index) else { return false };
-        self.slots.settle(assignment);
-        self.assigned -= 1;
+        let Some((first, second)) = self.helpers.withdraw(index) else { return false };
+        for assignment in iter::once(first).chain(second) {
+            self.slots.settle(assignment);
+            self.assigned -= 1;
+        }
         true
     }
 
@@ -320,10 +323,17 @@ impl KernelProcessor {
     fn collect_done(&mut self) {
         let mut done = mem::take(&mut self.done);
         self.helpers.take_done(&mut done);
-        for (assignment, result) in done.drain(..) {
-            let index = self.slots.settle(assignment);
+        for Done { first: (first, result), second } in done.drain(..) {
+            let index = self.slots.settle(first);
             self.assigned -= 1;
-            self.complete(index, result);
+            let Some((second, second_result)) = second else {
+                self.complete(index, result);
+                continue;
+            };
+            let next = self.slots.settle(second);
+            self.assigned -= 1;
+            finish(&mut self.slots, index, result, &mut self.ready);
+            finish(&mut self.slots, next, second_result, &mut self.ready);
         }
         self.done = done;
     }
@@ -421,6 +431,20 @@ impl OperationProcessor for KernelProcessor {
             None => self.assign(head),
         }
         Ok(id)
+    }
+
+    fn accept_chain_beside(
+        &mut self,
+        chain: Chain,
+        token: Token,
+    ) -> Result<OperationId, Full<Chain>> {
+        if !chain.is_pair() || self.slots.available() < chain.length() {
+            return self.accept_chain(chain, token);
+        }
+        let head = insert_chain(&mut self.slots, chain, token);
+        self.assigned += 2;
+        start_pair(&mut self.helpers, &mut self.slots, head);
+        Ok(self.slots.id(head))
     }
 
     fn cancel(&mut self, id: OperationId) {

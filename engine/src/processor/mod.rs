@@ -72,6 +72,22 @@ pub trait OperationProcessor {
     /// Gives the chain back when there is no room for all of it.
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>>;
 
+    /// Takes a chain as [`OperationProcessor::accept_chain`] does. A read and the write of the same
+    /// bytes are performed by one helper, and several such pairs side by side: through the page
+    /// cache both are copies of memory, and the second finds the bytes in its own core's cache.
+    /// Such a pair is not cancelled any more once it was begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`OperationProcessor::accept_chain`].
+    fn accept_chain_beside(
+        &mut self,
+        chain: Chain,
+        token: Token,
+    ) -> Result<OperationId, Full<Chain>> {
+        self.accept_chain(chain, token)
+    }
+
     /// Performs an operation in the caller's turn, if this processor has nothing better for it than
     /// a system call: then a task goes on without a wait. None leaves it untouched, to be accepted.
     fn perform_inline(

@@ -298,6 +298,25 @@ impl Assignment {
         // assigned slot is held, so there is an operation in it.
         operation::perform(unsafe { (*cell).assume_init_mut() })
     }
+
+    /// Performs a read, and if it was whole the write of the same bytes that `write` is. The buffer
+    /// stays the read's: the bytes are written from where they are.
+    pub(crate) fn perform_pair(
+        &mut self,
+        write: &mut Self,
+    ) -> (Result<u32, Errno>, Result<u32, Errno>) {
+        let (first, second) =
+            (&self.cells[self.index as usize], &write.cells[write.index as usize]);
+        // SAFETY: as in `perform`, for each of the two: they are different assignments, and so of
+        // different slots.
+        let (read, write) = unsafe {
+            (
+                (*first.operation.get()).assume_init_mut(),
+                (*second.operation.get()).assume_init_mut(),
+            )
+        };
+        operation::perform_pair(read, write)
+    }
 }
 
 /// The memory of an operation in flight, by the raw addresses that were taken when it was exposed.

@@ -5,14 +5,15 @@
 //! is the same job on it, for the price of a match.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::mem;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::finish::{complete, finish, insert_chain, raw};
-use super::helpers::Helpers;
-use super::slots::{Assignment, Entry, Link, Slots};
+use super::helpers::{Done, Helpers, start_pair};
+use super::slots::{Entry, Link, Slots};
 use super::timers::Timers;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
 use crate::buffer::{Arena, BufferPool};
@@ -30,7 +31,7 @@ use crate::units::{Moment, WallTime};
 pub struct ThreadProcessor {
     helpers: Option<Helpers>,
     /// What the helpers have done, before it is looked at. Kept for its room.
-    done: Vec<(Assignment, i32)>,
+    done: Vec<Done>,
     /// Operations to perform in the caller's turn, where there are no helpers.
     queue: VecDeque<OperationId>,
     timers: Timers,
@@ -154,7 +155,11 @@ impl ThreadProcessor {
             return true;
         }
         if let Some(helpers) = &mut self.helpers {
-            return helpers.withdraw(index).map(|it| self.slots.settle(it)).is_some();
+            let Some((first, second)) = helpers.withdraw(index) else { return false };
+            for assignment in iter::once(first).chain(second) {
+                self.slots.settle(assignment);
+            }
+            return true;
         }
         let before = self.queue.len();
         self.queue.retain(|queued| *queued != id);
@@ -186,9 +191,15 @@ impl ThreadProcessor {
         let Some(helpers) = &mut self.helpers else { return };
         let mut done = mem::take(&mut self.done);
         helpers.take_done(&mut done);
-        for (assignment, result) in done.drain(..) {
-            let index = self.slots.settle(assignment);
-            self.complete(index, result);
+        for Done { first: (first, result), second } in done.drain(..) {
+            let index = self.slots.settle(first);
+            let Some((second, second_result)) = second else {
+                self.complete(index, result);
+                continue;
+            };
+            let next = self.slots.settle(second);
+            finish(&mut self.slots, index, result, &mut self.ready);
+            finish(&mut self.slots, next, second_result, &mut self.ready);
         }
         self.done = done;
     }
@@ -246,6 +257,21 @@ impl OperationProcessor for ThreadProcessor {
         let id = self.slots.id(head);
         self.begin(head);
         Ok(id)
+    }
+
+    fn accept_chain_beside(
+        &mut self,
+        chain: Chain,
+        token: Token,
+    ) -> Result<OperationId, Full<Chain>> {
+        match &mut self.helpers {
+            Some(helpers) if chain.is_pair() && self.slots.available() >= chain.length() => {
+                let head = insert_chain(&mut self.slots, chain, token);
+                start_pair(helpers, &mut self.slots, head);
+                Ok(self.slots.id(head))
+            }
+            _ => self.accept_chain(chain, token),
+        }
     }
 
     fn perform_inline(&mut self, operation: &mut Operation) -> Option<Result<u32, OperationError>> {

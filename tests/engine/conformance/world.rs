@@ -18,8 +18,17 @@ use crate::support::{scratch, skip};
 pub(crate) struct Environment {
     pub(crate) name: &'static str,
     start: fn() -> Start,
-    /// Whether operations are performed in the caller's turn where that can be.
-    is_inline: bool,
+    way: Way,
+}
+
+/// How operations are given to a processor.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Way {
+    Accepted,
+    /// Performed in the caller's turn where that can be.
+    Inline,
+    /// Pairs of a read and a write are performed by a helper where that can be.
+    Beside,
 }
 
 /// A processor, an empty directory that it works in, and what keeps that directory.
@@ -32,7 +41,7 @@ struct Start {
 pub(crate) struct World {
     pub(crate) processor: Box<dyn OperationProcessor>,
     pub(crate) root: File,
-    is_inline: bool,
+    way: Way,
     _scratch: Option<TempDir>,
 }
 
@@ -45,20 +54,30 @@ pub(crate) struct Ended {
 /// Every processor that has to conform. One more is one more row here.
 pub(crate) fn processors() -> Vec<Environment> {
     let mut environments = vec![
-        Environment { name: "4 threads", start: || on_disk(four_threads()), is_inline: false },
-        Environment { name: "no threads", start: || on_disk(no_threads()), is_inline: false },
-        Environment { name: "in turn", start: || on_disk(no_threads()), is_inline: true },
-        Environment { name: "simulated", start: in_memory, is_inline: false },
+        Environment::new("4 threads", || on_disk(four_threads()), Way::Accepted),
+        Environment::new("4 threads, beside", || on_disk(four_threads()), Way::Beside),
+        Environment::new("no threads", || on_disk(no_threads()), Way::Accepted),
+        Environment::new("in turn", || on_disk(no_threads()), Way::Inline),
+        Environment::new("simulated", in_memory, Way::Accepted),
     ];
     match KernelProcessor::new(64, 2) {
-        Ok(_) => environments.push(Environment {
-            name: "io_uring",
-            start: || on_disk(Box::new(KernelProcessor::new(64, 2).unwrap())),
-            is_inline: false,
-        }),
+        Ok(_) => environments.extend([
+            Environment::new("io_uring", || on_disk(ring()), Way::Accepted),
+            Environment::new("io_uring, beside", || on_disk(ring()), Way::Beside),
+        ]),
         Err(errno) => skip::skip(&format!("there is no io_uring: {errno}")),
     }
     environments
+}
+
+impl Environment {
+    fn new(name: &'static str, start: fn() -> Start, way: Way) -> Self {
+        Self { name, start, way }
+    }
+}
+
+fn ring() -> Box<dyn OperationProcessor> {
+    Box::new(KernelProcessor::new(64, 2).unwrap())
 }
 
 fn four_threads() -> Box<dyn OperationProcessor> {
@@ -91,13 +110,13 @@ fn on_disk(processor: Box<dyn OperationProcessor>) -> Start {
 impl World {
     pub(crate) fn new(environment: &Environment) -> Self {
         let Start { processor, root, scratch } = (environment.start)();
-        Self { processor, root, is_inline: environment.is_inline, _scratch: scratch }
+        Self { processor, root, way: environment.way, _scratch: scratch }
     }
 
     /// Runs an operation to its end.
     pub(crate) fn run(&mut self, operation: impl Into<Operation>) -> Ended {
         let mut operation = operation.into();
-        if self.is_inline
+        if self.way == Way::Inline
             && let Some(result) = self.processor.perform_inline(&mut operation)
         {
             return Ended { result, operation };
@@ -129,7 +148,11 @@ impl World {
     /// Runs a chain to its end.
     pub(crate) fn run_chain(&mut self, chain: Chain) -> Vec<Ended> {
         let length = chain.length();
-        self.processor.accept_chain(chain, Token::default()).expect("there is room");
+        let accepted = match self.way {
+            Way::Beside => self.processor.accept_chain_beside(chain, Token::default()),
+            _ => self.processor.accept_chain(chain, Token::default()),
+        };
+        accepted.expect("there is room");
         self.wait(length).into_iter().map(Ended::from).collect()
     }
 
