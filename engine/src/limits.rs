@@ -54,8 +54,10 @@ pub const TREE_QUEUE_MAX: usize = 64;
 pub const TARGETS_MAX: usize = 16;
 /// Names of a list that are taken in one go where not all of a directory is copied.
 pub const LISTED_NAMES_MAX: usize = 256;
+/// Files that are opened, and asked for, before it is their turn, where the cores wait for the disk.
+pub const FILES_AHEAD_MAX: usize = 16;
 /// Files that a shard may have open, of those that the process may: more are not added for less.
-pub const SHARD_FILES: u64 = 12;
+pub const SHARD_FILES: u64 = 28;
 /// Of so many files that the process may have open one is for a directory that is being copied, which
 /// takes two: above that those that are not worked on are closed, and opened again.
 pub const OPEN_DIRECTORIES_SHARE: u64 = 8;

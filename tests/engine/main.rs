@@ -4,6 +4,7 @@
 mod support;
 
 mod aborted;
+mod ahead;
 mod allocation;
 mod confinement;
 mod conformance;

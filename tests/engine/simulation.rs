@@ -15,8 +15,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ucp_engine::copy::{
-    Cancellation, Direct, Durability, Event, Holes, Keep, KeepMode, Observer, PipelineMode,
-    Preserve, Progress, Reflink, Request, Resume, Stage, Summary, TargetRole, copy_on,
+    Cancellation, Direct, Durability, Event, Holes, Keep, KeepMode, LookAhead, Observer,
+    PipelineMode, Preserve, Progress, Reflink, Request, Resume, Stage, Summary, TargetRole,
+    copy_on,
 };
 use ucp_engine::digest::Algorithm;
 use ucp_engine::operation::{FileKind, FileTimes};
@@ -792,6 +793,7 @@ fn choose_options(request: &mut Request, random: &mut Random) {
     options.journal_every_bytes = [1, 512, 4096][pick(random, 3)];
     options.resume = if random.once_in(8) { Resume::Never } else { Resume::Auto };
     options.in_place = random.once_in(8);
+    options.look_ahead = [LookAhead::Auto, LookAhead::Always][pick(random, 2)];
     options.open_directories_max = [None, Some(0), Some(1)][pick(random, 3)];
     options.selection.remove_source_files = random.once_in(6);
     if random.once_in(3) {

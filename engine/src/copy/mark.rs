@@ -78,6 +78,7 @@ fn outcome(options: &Options) -> String {
         // How fast, how safe, and when: the same comes of it.
         direct: _,
         pipeline: _,
+        look_ahead: _,
         depth: _,
         block_bytes: _,
         small_bytes_max: _,

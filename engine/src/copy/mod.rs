@@ -2,6 +2,7 @@
 
 mod access;
 mod account;
+mod ahead;
 mod attributes;
 mod backup;
 mod batch;

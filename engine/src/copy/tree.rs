@@ -14,7 +14,6 @@ use std::sync::atomic::Ordering;
 
 use nix::libc;
 
-use super::FollowLinks;
 use super::access::Heritage;
 use super::directory::{Directory, Entry};
 use super::hard_links::Waiting;
@@ -24,6 +23,7 @@ use super::publish::Target;
 use super::readers::Left;
 use super::stage::Stage;
 use super::worker::{Labels, Worker};
+use super::{FollowLinks, LookAhead};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{LISTING_BYTES, NAME_BYTES_MAX};
@@ -158,7 +158,13 @@ impl Team<'_> {
                 for directory in &*branch {
                     self.worker_of(directory).finish_batch_elsewhere(directory).await;
                 }
-                for (name, kind) in batch.entries {
+                let reads_all = self.will_read_all(&branch);
+                let is_always = self.lead().job.options.look_ahead == LookAhead::Always;
+                for turn in 0..batch.entries.len() {
+                    if reads_all && (is_always || pieces.is_starved()) {
+                        self.lead().look_ahead(branch.first(), &batch.entries, turn).await;
+                    }
+                    let (name, kind) = batch.entries[turn].clone();
                     if self.lead().job.cancellation.is_cancelled() {
                         self.lead().summary.borrow_mut().was_cancelled = true;
                         break;
@@ -169,6 +175,7 @@ impl Team<'_> {
                         self.worker_of(directory).finish_full_batch().await;
                     }
                 }
+                self.lead().look_no_further();
             }
             Err(error) => {
                 for directory in &*branch {
@@ -186,6 +193,10 @@ impl Team<'_> {
             }
         }
         self.release(branch).await;
+    }
+
+    fn will_read_all(&self, branch: &Branch) -> bool {
+        branch.len() == 1 && self.lead().will_read_all(branch.first())
     }
 
     async fn copy_entry(
@@ -395,7 +406,7 @@ impl Worker<'_> {
     }
 
     /// Whether the user wants a name left out.
-    fn is_excluded(&self, labels: &Entry<'_>, is_directory: bool) -> bool {
+    pub(super) fn is_excluded(&self, labels: &Entry<'_>, is_directory: bool) -> bool {
         self.job.options.selection.excludes(|| labels.relative(), is_directory)
     }
 
@@ -413,12 +424,10 @@ impl Worker<'_> {
         let on_source = |error: Error| error.on(labels.source());
         let (place, target) = self.places_of(directory, name).await?;
         let Some(target) = self.admit_below(&place, target, labels).await? else { return Ok(()) };
-        // Not waiting: what was a file a moment ago may be a FIFO now.
-        let flags = libc::O_RDONLY | libc::O_NONBLOCK;
-        let open = Open::new(place, flags);
-        let is_followed = self.job.options.links == FollowLinks::Always;
-        let open = if is_followed { open } else { open.confined() };
-        let source = self.io.open(open).await.map_err(on_source)?;
+        let source = match self.opened_ahead(directory, name) {
+            Some(source) => source,
+            None => self.io.open(self.open_of_regular(place)).await.map_err(on_source)?,
+        };
         let status = self.io.status_of(&source).await.map_err(on_source)?;
         if status.kind != FileKind::Regular {
             let reason = "it became something else than a regular file";
@@ -427,6 +436,15 @@ impl Worker<'_> {
         }
         let copy = async || self.copy_file(&source, &status, &target, labels).await;
         self.copy_linked(&status, &target, Some(directory), labels, copy).await
+    }
+
+    /// How a regular file is opened. Not waiting: what was a file a moment ago may be a FIFO now.
+    pub(super) fn open_of_regular(&self, place: Place) -> Open {
+        let open = Open::new(place, libc::O_RDONLY | libc::O_NONBLOCK);
+        match self.job.options.links {
+            FollowLinks::Always => open,
+            _ => open.confined(),
+        }
     }
 
     /// A name in a directory, on both sides.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::ahead::Ahead;
 use super::directory::Directory;
 use super::durable::Batch;
 use super::fingerprint::Fingerprinter;
@@ -81,6 +82,8 @@ pub(super) struct Worker<'a> {
     pub(super) job: &'a Job<'a>,
     pub(super) io: Io,
     blocks: Rc<BlockEngine<'a>>,
+    /// Files that were opened before their turn.
+    pub(super) ahead: RefCell<Ahead>,
     /// Its part in the file that several lanes are copying, until it is moved.
     pub(super) part: RefCell<Option<Part>>,
     /// What the bytes of the file that is being moved come to, where that is wanted.
@@ -283,6 +286,7 @@ impl<'a> Worker<'a> {
             job,
             io,
             blocks,
+            ahead: RefCell::default(),
             part: RefCell::default(),
             hashing: RefCell::default(),
             small_pool: OnceCell::new(),

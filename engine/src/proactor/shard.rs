@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, Scope, Thread};
@@ -18,6 +18,7 @@ use crate::sys::thread as sys;
 pub struct WorkQueue<T> {
     state: Mutex<State<T>>,
     capacity: usize,
+    is_starved: AtomicBool,
 }
 
 struct State<T> {
@@ -43,7 +44,7 @@ impl<T> WorkQueue<T> {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let state = State { items: VecDeque::new(), unfinished: 0, waiters: Vec::new() };
-        Self { state: Mutex::new(state), capacity }
+        Self { state: Mutex::new(state), capacity, is_starved: AtomicBool::new(false) }
     }
 
     /// Adds a piece.
@@ -115,6 +116,12 @@ impl<T> WorkQueue<T> {
         !self.lock().items.is_empty()
     }
 
+    /// Whether cores have idled although work waited: what is done with a piece waits for something.
+    #[must_use]
+    pub fn is_starved(&self) -> bool {
+        self.is_starved.load(Ordering::Relaxed)
+    }
+
     /// Whether every piece was finished.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -184,8 +191,9 @@ impl Shards {
             let is_idle =
                 (now - usage) * 4 < REVIEW_INTERVAL * u32::try_from(self.count).unwrap_or(1) * 3;
             usage = now;
-            if is_idle && queue.is_waiting() && start(scope, running, None, work) {
-                count += 1;
+            if is_idle && queue.is_waiting() {
+                queue.is_starved.store(true, Ordering::Relaxed);
+                count += usize::from(start(scope, running, None, work));
             }
         }
     }

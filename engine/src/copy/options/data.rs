@@ -36,6 +36,16 @@ pub enum Reflink {
     Never,
 }
 
+/// When the next files of a new directory are opened, and asked for, before it is their turn.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LookAhead {
+    /// Once cores idle while there is work: they wait for a disk, which serves many reads at a time.
+    #[default]
+    Auto,
+    /// From the start.
+    Always,
+}
+
 /// How a block's read and write follow each other.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum PipelineMode {

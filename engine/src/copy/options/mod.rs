@@ -41,6 +41,8 @@ pub struct Options {
     pub destroy_data: Vec<PathBuf>,
     /// How a block's read and write follow each other.
     pub pipeline: PipelineMode,
+    /// When files are read before it is their turn.
+    pub look_ahead: LookAhead,
     /// What becomes of FIFOs, sockets and devices.
     pub specials: Specials,
     /// What is kept of a file beside its bytes.
@@ -130,6 +132,7 @@ impl Default for Options {
             protect_devices: true,
             destroy_data: Vec::new(),
             pipeline: PipelineMode::default(),
+            look_ahead: LookAhead::default(),
             specials: Specials::default(),
             preserve: Preserve::default(),
             durability: Durability::default(),
