@@ -10,6 +10,7 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod durability;
+mod examples;
 mod flips;
 mod mirror;
 mod pairs;
