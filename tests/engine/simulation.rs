@@ -198,6 +198,9 @@ impl Scenario {
         let mut count = |what: &str| *counts.entry(what.to_owned()).or_default() += 1;
         if let Ok(summary) = &outcome
             && record.of(Fault::Flipped) > 0
+            // Of a source that was changed the copy that the bit is in may have been discarded, and
+            // made once more.
+            && record.changes().is_empty()
             && !summary.was_cancelled
         {
             count("flipped");
