@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::units::{KIB, MIB};
 
-/// Operations that one processor keeps at a time. Each slot costs about 500 bytes.
-pub const SLOTS_MAX: u32 = 4096;
+/// Operations that one processor keeps at a time: what a ring takes at the most. Each slot costs
+/// about 800 bytes.
+pub const SLOTS_MAX: u32 = 1 << 15;
 /// Fewer would have no room for a chain.
 pub const SLOTS_MIN: u32 = 4;
 /// Operations in flight by default: four times what keeps a fast disk busy.
@@ -14,6 +15,21 @@ pub const SLOTS_DEFAULT: u32 = 512;
 pub const CHAIN_MEMBERS_MAX: usize = 4;
 /// Files that one ring keeps registered.
 pub const REGISTERED_FILES_MAX: u32 = 64;
+/// Blocks of one pool that sockets receive into: what a ring of provided buffers takes at the most
+/// (`io_uring_register_buf_ring(3)`).
+pub const RECEIVE_BLOCKS_MAX: u32 = 1 << 15;
+/// Pools that one ring gives buffers of to what it receives.
+pub const RECEIVE_POOLS_MAX: usize = 64;
+/// Connections that wait to be accepted by who listens as a task does: what `net.core.somaxconn`
+/// allows by default since Linux 5.4.
+pub const BACKLOG_DEFAULT: u32 = 4096;
+/// Accepted connections that wait until a task takes them.
+pub const ACCEPTED_MAX: usize = 256;
+/// Pieces of one connection that wait until a task takes them, before receiving pauses.
+pub const PIECES_MAX: usize = 16;
+/// How long it takes until a connect is attempted again that found no room among those who wait to be
+/// accepted, on a socket of this machine: nothing tells when there is some (`unix(7)`).
+pub const CONNECT_AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// Threads that perform what has no io_uring opcode.
 pub const HELPER_THREADS_DEFAULT: usize = 4;
 /// More helpers than this only queue on the same locks.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use ucp_engine::buffer::BufferPool;
+use ucp_engine::buffer::{BufferPool, ReceivePool};
 use ucp_engine::copy::{Cancellation, Options, Progress, Request, TargetRole, copy_on};
 use ucp_engine::operation::*;
 use ucp_engine::processor::{Capabilities, Full, KernelProcessor, Wake};
@@ -178,6 +178,10 @@ impl OperationProcessor for Mortal {
 
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
         self.processor.buffer_pool(count, block_bytes)
+    }
+
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        self.processor.receive_pool(count, block_bytes)
     }
 
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno> {

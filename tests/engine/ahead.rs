@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ucp_engine::buffer::BufferPool;
+use ucp_engine::buffer::{BufferPool, ReceivePool};
 use ucp_engine::copy::{
     Cancellation, LookAhead, Options, Progress, Request, Stage, TargetRole, copy_on,
 };
@@ -99,6 +99,10 @@ impl OperationProcessor for Witness {
 
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
         self.processor.buffer_pool(count, block_bytes)
+    }
+
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        self.processor.receive_pool(count, block_bytes)
     }
 
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use ucp_engine::buffer::BufferPool;
+use ucp_engine::buffer::{BufferPool, ReceivePool};
 use ucp_engine::copy::{Cancellation, Event, Observer, Progress, Reflink, Request, copy_on};
 use ucp_engine::digest::Algorithm;
 use ucp_engine::operation::{
@@ -282,6 +282,10 @@ impl OperationProcessor for Behind {
 
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
         self.processor.buffer_pool(count, block_bytes)
+    }
+
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        self.processor.receive_pool(count, block_bytes)
     }
 
     fn register_file(&mut self, file: Option<&EngineFile>) -> Result<RegisteredFile, Errno> {

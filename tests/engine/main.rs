@@ -19,6 +19,7 @@ mod proactor;
 mod rate;
 mod same_operations;
 mod simulation;
+mod sockets;
 mod startup;
 mod teardown;
 mod tidy;

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ucp_engine::buffer::BufferPool;
+use ucp_engine::buffer::{BufferPool, ReceivePool};
 use ucp_engine::copy::{
     Cancellation, Durability, FollowLinks, Keep, KeepMode, Options, Preserve, Progress, Request,
     Stage, TargetRole, Verification, copy_on,
@@ -230,6 +230,10 @@ impl OperationProcessor for Recorder {
 
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
         self.processor.buffer_pool(count, block_bytes)
+    }
+
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        self.processor.receive_pool(count, block_bytes)
     }
 
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno> {

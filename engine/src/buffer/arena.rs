@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "a home of unsafe: blocks of one mapping, lent apart")]
 
+use std::num::NonZeroU32;
 use std::ptr::NonNull;
 use std::slice;
 
@@ -21,9 +22,10 @@ pub(crate) struct Arena {
     block_bytes: usize,
 }
 
-/// One block of an arena, borrowed from nobody: who holds it alone may use the bytes.
+/// One block of an arena, borrowed from nobody: who holds it alone may use the bytes. Counted from 1,
+/// so that a place that may have one needs no more room.
 #[derive(Debug)]
-pub(crate) struct Block(u32);
+pub(crate) struct Block(NonZeroU32);
 
 impl Arena {
     /// Maps room for `count` blocks of `block_bytes` each.
@@ -39,7 +41,7 @@ impl Arena {
     /// All blocks. To be called once: a block that exists twice would be lent twice.
     pub(crate) fn blocks(&self, count: u32) -> Vec<Block> {
         assert!(count as usize * self.block_bytes <= self.length, "more blocks than memory");
-        (0..count).rev().map(Block).collect()
+        (1..=count).rev().filter_map(NonZeroU32::new).map(Block).collect()
     }
 
     /// The whole memory, as a ring registers it: its address and its length.
@@ -61,8 +63,16 @@ impl Arena {
         unsafe { slice::from_raw_parts_mut(self.address(block).as_ptr(), self.block_bytes) }
     }
 
-    fn address(&self, block: &Block) -> NonNull<u8> {
+    /// Where a block starts.
+    pub(crate) fn address(&self, block: &Block) -> NonNull<u8> {
         // SAFETY: `blocks` made this number and checked that the block ends inside the mapping.
-        unsafe { self.start.add(block.0 as usize * self.block_bytes) }
+        unsafe { self.start.add(block.number() as usize * self.block_bytes) }
+    }
+}
+
+impl Block {
+    /// Which one of its arena, counted from 0.
+    pub(crate) fn number(&self) -> u32 {
+        self.0.get() - 1
     }
 }

@@ -7,9 +7,9 @@ mod pool;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use arena::Arena;
+pub(crate) use arena::{Arena, Block};
 pub(crate) use pool::Registered;
-pub use pool::{BufferPool, Lease};
+pub use pool::{BufferPool, Lease, ReceivePool};
 
 /// Memory for an operation.
 ///

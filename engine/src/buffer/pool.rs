@@ -1,6 +1,6 @@
 //! A pool of blocks: what is on loan comes back when it is dropped.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
@@ -24,7 +24,9 @@ pub(crate) struct Registered {
 struct Pool {
     arena: Rc<Arena>,
     free: RefCell<Vec<Block>>,
+    count: u32,
     block_bytes: u32,
+    on_loan: Cell<u32>,
     /// The ring that knows the arena, if one does, and its number for it.
     registered: Option<Registered>,
 }
@@ -33,6 +35,19 @@ struct Pool {
 pub struct Lease {
     pool: Rc<Pool>,
     block: Option<Block>,
+    /// How many of the block's bytes: all of them, or as many as were received.
+    length: u32,
+}
+
+/// A bounded number of blocks that sockets receive into. Clones share it.
+///
+/// A processor takes a block when bytes have come, and not before: a hundred blocks serve ten thousand
+/// connections that are mostly idle. Who receives gets a [`Lease`] that is as long as what came.
+#[derive(Clone, Debug)]
+pub struct ReceivePool {
+    pool: BufferPool,
+    /// The group of a ring that the blocks belong to, if they do.
+    group: Option<Registered>,
 }
 
 impl BufferPool {
@@ -43,7 +58,8 @@ impl BufferPool {
         registered: Option<Registered>,
     ) -> Self {
         let free = RefCell::new(arena.blocks(count));
-        Self(Rc::new(Pool { arena, free, block_bytes, registered }))
+        let on_loan = Cell::new(0);
+        Self(Rc::new(Pool { arena, free, count, block_bytes, on_loan, registered }))
     }
 
     /// A pool of `count` blocks of `block_bytes` each that no ring knows.
@@ -60,7 +76,12 @@ impl BufferPool {
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
         let block = self.0.free.borrow_mut().pop()?;
-        Some(Lease { pool: Rc::clone(&self.0), block: Some(block) })
+        Some(self.lend(block))
+    }
+
+    fn lend(&self, block: Block) -> Lease {
+        self.0.on_loan.set(self.0.on_loan.get() + 1);
+        Lease { pool: Rc::clone(&self.0), block: Some(block), length: self.0.block_bytes }
     }
 
     /// The size of each block.
@@ -87,26 +108,100 @@ impl Lease {
     pub(crate) fn registered(&self) -> Option<Registered> {
         self.pool.registered
     }
+
+    /// The first `length` bytes only.
+    pub(crate) fn cut_to(mut self, length: u32) -> Self {
+        self.length = self.length.min(length);
+        self
+    }
+}
+
+impl ReceivePool {
+    /// A pool whose blocks a ring of `group` gives to what it receives, or else whoever attempts to
+    /// receive.
+    pub(crate) fn new(
+        arena: Rc<Arena>,
+        count: u32,
+        block_bytes: u32,
+        group: Option<Registered>,
+    ) -> Self {
+        Self { pool: BufferPool::new(arena, count, block_bytes, None), group }
+    }
+
+    /// How many blocks there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.pool.0.count
+    }
+
+    /// The size of each block.
+    #[must_use]
+    pub fn block_bytes(&self) -> u32 {
+        self.pool.block_bytes()
+    }
+
+    /// How many blocks are with those who received into them.
+    #[must_use]
+    pub fn on_loan(&self) -> u32 {
+        self.pool.0.on_loan.get()
+    }
+
+    /// The group of a ring that its blocks belong to, if they do.
+    pub(crate) fn group(&self) -> Option<Registered> {
+        self.group
+    }
+
+    pub(crate) fn arena(&self) -> &Rc<Arena> {
+        &self.pool.0.arena
+    }
+
+    /// Whether a block is free and not given to a ring.
+    pub(crate) fn has_free(&self) -> bool {
+        !self.pool.0.free.borrow().is_empty()
+    }
+
+    /// Takes a free block to receive into; none if there is none.
+    pub(crate) fn take(&self) -> Option<Lease> {
+        self.pool.lease()
+    }
+
+    /// Takes a free block to give it to a ring.
+    pub(crate) fn take_block(&self) -> Option<Block> {
+        self.pool.0.free.borrow_mut().pop()
+    }
+
+    /// Makes a block that a ring has filled a lease of `length` bytes.
+    pub(crate) fn lend(&self, block: Block, length: u32) -> Lease {
+        self.pool.lend(block).cut_to(length)
+    }
+
+    /// Takes a block back that a ring has not used.
+    pub(crate) fn put_back(&self, block: Block) {
+        self.pool.0.free.borrow_mut().push(block);
+    }
 }
 
 impl Deref for Lease {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.block.as_ref().map_or(&[], |block| self.pool.arena.bytes(block))
+        let bytes = self.block.as_ref().map_or(&[][..], |block| self.pool.arena.bytes(block));
+        &bytes[..self.length as usize]
     }
 }
 
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut [u8] {
-        let Self { pool, block } = self;
-        block.as_mut().map_or(&mut [], |block| pool.arena.bytes_mut(block))
+        let Self { pool, block, length } = self;
+        let bytes = block.as_mut().map_or(&mut [][..], |block| pool.arena.bytes_mut(block));
+        &mut bytes[..*length as usize]
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.pool.free.borrow_mut().extend(self.block.take());
+        self.pool.on_loan.set(self.pool.on_loan.get() - 1);
     }
 }
 
@@ -132,5 +227,19 @@ mod tests {
         assert_eq!(pool.available(), 1);
         drop((pool.lease(), second));
         assert_eq!(pool.available(), 2);
+    }
+
+    #[test]
+    fn a_lease_that_was_received_into_is_as_long_as_what_came() {
+        let arena = Rc::new(Arena::new(2, 4096).unwrap());
+        let pool = ReceivePool::new(arena, 2, 4096, None);
+        let block = pool.take_block().unwrap();
+        assert_eq!(pool.on_loan(), 0, "a ring has it, and nobody else");
+        let mut lease = pool.lend(block, 5);
+        lease.copy_from_slice(b"hello");
+        assert_eq!((lease.len(), pool.on_loan()), (5, 1));
+        drop(lease);
+        assert_eq!(pool.on_loan(), 0);
+        assert_eq!(pool.take().unwrap().len(), 4096, "the next one has all of it");
     }
 }

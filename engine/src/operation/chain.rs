@@ -51,8 +51,13 @@ impl Chain {
 
     /// Runs an operation for `duration` at the most; then it is cancelled and ends with
     /// [`super::Cause::TimedOut`], unless the kernel can't take it back any more.
+    ///
+    /// # Panics
+    ///
+    /// If the operation completes many times: a chain ends once. Cancel such an operation instead.
     #[must_use]
     pub fn with_timeout(operation: Operation, duration: Duration) -> Self {
+        assert!(!operation.is_multishot(), "{} completes many times", operation.verb());
         Self::of([operation, Operation::LinkTimeout(Timeout { duration })])
     }
 

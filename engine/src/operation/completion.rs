@@ -3,7 +3,8 @@
 use std::fmt;
 use std::mem;
 
-use super::Operation;
+use super::{Operation, Socket};
+use crate::buffer::Lease;
 use crate::error::Errno;
 
 /// Whose an operation is: a handler or a task of the proactor's, and a number of its own choice.
@@ -39,11 +40,22 @@ pub struct CompletionEvent {
 /// Whether an operation has ended.
 #[derive(Debug)]
 pub enum End {
-    /// More events follow; the processor keeps the operation.
-    More,
+    /// More events follow; the processor keeps the operation. This is what the event brought.
+    More(Part),
     /// The operation has ended. Its buffer and handles are the receiver's again, and what it
     /// brought (an opened file, a status) is in it; dropping it closes and frees them.
     Last(Operation),
+}
+
+/// What an event brings of an operation that goes on. Dropping it closes and frees it.
+#[derive(Debug)]
+pub enum Part {
+    /// Only a number: that of the bytes of a zero-copy send whose buffer is still out.
+    Nothing,
+    /// A connection that was accepted.
+    Socket(Socket),
+    /// Bytes that were received: as many as the lease is long.
+    Bytes(Lease),
 }
 
 /// Why an operation did not succeed.
@@ -114,14 +126,14 @@ impl std::error::Error for OperationError {
 impl CompletionEvent {
     fn empty() -> Self {
         let id = OperationId { index: 0, generation: 0 };
-        Self { id, token: Token::default(), result: Ok(0), end: End::More }
+        Self { id, token: Token::default(), result: Ok(0), end: End::More(Part::Nothing) }
     }
 
     /// The operation, if this was its last event.
     #[must_use]
     pub fn into_operation(self) -> Option<Operation> {
         match self.end {
-            End::More => None,
+            End::More(_) => None,
             End::Last(operation) => Some(operation),
         }
     }
@@ -158,7 +170,7 @@ impl CompletionEventQueue {
             return None;
         }
         let place = &mut self.places[self.first];
-        let end = mem::replace(&mut place.end, End::More);
+        let end = mem::replace(&mut place.end, End::More(Part::Nothing));
         let event = CompletionEvent { id: place.id, token: place.token, result: place.result, end };
         self.first = self.place(1);
         self.length -= 1;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Errno;
@@ -20,6 +20,12 @@ pub struct File(Arc<Descriptor>);
 #[derive(Clone, Debug)]
 pub struct RegisteredFile(Arc<Descriptor>);
 
+/// A socket: one that listens, or one end of a connection. Clones share it; the last one closes it.
+///
+/// An operation in flight has a clone.
+#[derive(Clone, Debug)]
+pub struct Socket(Arc<Descriptor>);
+
 /// What data is moved through: a file or a registered file.
 #[derive(Clone, Debug)]
 pub struct Handle(Arc<Descriptor>);
@@ -28,8 +34,28 @@ pub struct Handle(Arc<Descriptor>);
 #[derive(Debug)]
 pub(crate) enum Descriptor {
     Kernel(OwnedFd),
+    Socket(SocketDescriptor),
     Registered(Registration),
     Simulated(SimulatedDescriptor),
+}
+
+/// A socket of the kernel's, and what is known of it.
+#[derive(Debug)]
+pub(crate) struct SocketDescriptor {
+    pub(crate) fd: OwnedFd,
+    is_nonblocking: AtomicBool,
+    zero_copy: AtomicU8,
+}
+
+/// Whether a send on a socket leaves its bytes where they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ZeroCopy {
+    /// Nobody has looked.
+    Unknown,
+    /// It may.
+    Possible,
+    /// They are copied.
+    Copied,
 }
 
 /// A slot of a processor's table of registered files.
@@ -75,14 +101,101 @@ impl File {
     ///
     /// `EBADF` if the file is simulated.
     pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
-        match &*self.0 {
-            Descriptor::Kernel(fd) => Ok(fd.as_fd()),
-            Descriptor::Registered(_) | Descriptor::Simulated(_) => Err(Errno::EBADF),
-        }
+        self.0.fd().ok_or(Errno::EBADF)
     }
 
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.0
+    }
+}
+
+impl Socket {
+    /// Owns a socket of the kernel's: a `TcpListener`, a `UnixStream` …
+    ///
+    /// A processor without a ring makes it non-blocking (O_NONBLOCK), for all who have it.
+    #[must_use]
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self::of(fd, false)
+    }
+
+    /// Owns a socket that was made non-blocking.
+    pub(crate) fn nonblocking(fd: OwnedFd) -> Self {
+        Self::of(fd, true)
+    }
+
+    fn of(fd: OwnedFd, is_nonblocking: bool) -> Self {
+        Self(Arc::new(Descriptor::Socket(SocketDescriptor {
+            fd,
+            is_nonblocking: is_nonblocking.into(),
+            zero_copy: AtomicU8::new(ZeroCopy::Unknown as u8),
+        })))
+    }
+
+    pub(crate) fn simulated(number: u32, released: Released) -> Self {
+        Self(Arc::new(Descriptor::Simulated(SimulatedDescriptor { number, released })))
+    }
+
+    /// The kernel's descriptor, for calls that the engine does not make.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if the socket is simulated.
+    pub fn fd(&self) -> Result<BorrowedFd<'_>, Errno> {
+        self.0.fd().ok_or(Errno::EBADF)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Descriptor> {
+        &self.0
+    }
+
+    /// Whether it is known that no call on it waits.
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        self.known().is_some_and(|known| known.is_nonblocking.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_nonblocking(&self) {
+        if let Some(known) = self.known() {
+            known.is_nonblocking.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn zero_copy(&self) -> ZeroCopy {
+        let known = self.known().map(|known| known.zero_copy.load(Ordering::Relaxed));
+        [ZeroCopy::Unknown, ZeroCopy::Possible]
+            .into_iter()
+            .find(|it| known == Some(*it as u8))
+            .unwrap_or(ZeroCopy::Copied)
+    }
+
+    pub(crate) fn note_zero_copy(&self, zero_copy: ZeroCopy) {
+        if let Some(known) = self.known() {
+            known.zero_copy.store(zero_copy as u8, Ordering::Relaxed);
+        }
+    }
+
+    fn known(&self) -> Option<&SocketDescriptor> {
+        match &*self.0 {
+            Descriptor::Socket(known) => Some(known),
+            _ => None,
+        }
+    }
+}
+
+impl Descriptor {
+    /// The kernel's descriptor, if it is one.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Kernel(fd) | Self::Socket(SocketDescriptor { fd, .. }) => Some(fd.as_fd()),
+            Self::Registered(_) | Self::Simulated(_) => None,
+        }
+    }
+
+    /// The kernel's descriptor itself, if it is one.
+    pub(crate) fn into_fd(self) -> Option<OwnedFd> {
+        match self {
+            Self::Kernel(fd) | Self::Socket(SocketDescriptor { fd, .. }) => Some(fd),
+            Self::Registered(_) | Self::Simulated(_) => None,
+        }
     }
 }
 
@@ -100,9 +213,7 @@ impl RegisteredFile {
     pub(crate) fn registration(&self) -> &Registration {
         match &*self.0 {
             Descriptor::Registered(registration) => registration,
-            Descriptor::Kernel(_) | Descriptor::Simulated(_) => {
-                unreachable!("a registered file is made from a registration only")
-            }
+            _ => unreachable!("a registered file is made from a registration only"),
         }
     }
 }
@@ -119,10 +230,13 @@ impl Handle {
         act: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         match &*self.0 {
-            Descriptor::Kernel(fd) => act(fd.as_fd()),
             Descriptor::Registered(slot) => act(slot.file().ok_or(Errno::EBADF)?.fd()?),
-            Descriptor::Simulated(_) => Err(Errno::EBADF),
+            descriptor => act(descriptor.fd().ok_or(Errno::EBADF)?),
         }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Descriptor> {
+        &self.0
     }
 
     /// Whether nobody else has the descriptor; then nobody else can come by it, either.
@@ -157,6 +271,18 @@ impl From<File> for Handle {
 impl From<&File> for Handle {
     fn from(file: &File) -> Self {
         Self(Arc::clone(&file.0))
+    }
+}
+
+impl From<Socket> for Handle {
+    fn from(socket: Socket) -> Self {
+        Self(socket.0)
+    }
+}
+
+impl From<&Socket> for Handle {
+    fn from(socket: &Socket) -> Self {
+        Self(Arc::clone(&socket.0))
     }
 }
 

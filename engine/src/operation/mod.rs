@@ -16,6 +16,7 @@ mod handle;
 mod name;
 mod perform;
 mod place;
+mod socket;
 mod timer;
 
 pub use attribute::*;
@@ -25,11 +26,17 @@ pub use data::*;
 pub use device::DeviceStatus;
 pub(crate) use entries::push_entry;
 pub use entries::{DirectoryEntry, directory_entries};
-pub(crate) use handle::{Descriptor, ProcessorIdentity, Released};
-pub use handle::{File, Handle, RegisteredFile};
+pub(crate) use handle::{Descriptor, ProcessorIdentity, Released, ZeroCopy};
+pub use handle::{File, Handle, RegisteredFile, Socket};
 pub use name::*;
 pub(crate) use perform::{perform, perform_pair};
 pub use place::{Name, Place};
+pub use socket::{
+    Accept, AcceptMany, Address, Bind, Connect, Direction, Family, GetSocketOption, Listen,
+    MakeSocket, Poll, PollEvents, Receive, ReceiveMany, ReceiveMessage, Send, SendMessage,
+    SendZeroCopy, SetSocketOption, Shutdown, SocketAddress, SocketOption, SocketOptionName, Whose,
+};
+pub(crate) use socket::{Attempt, attempt};
 pub use timer::Timeout;
 
 /// One thing that a processor can be asked to do.
@@ -80,6 +87,24 @@ pub enum Operation {
     SetAttribute(SetAttribute),
     RemoveAttribute(RemoveAttribute),
     ListAttributes(ListAttributes),
+
+    MakeSocket(MakeSocket),
+    Bind(Bind),
+    Listen(Listen),
+    Accept(Accept),
+    AcceptMany(AcceptMany),
+    Connect(Connect),
+    Shutdown(Shutdown),
+    SocketAddress(SocketAddress),
+    Receive(Receive),
+    ReceiveMany(ReceiveMany),
+    ReceiveMessage(ReceiveMessage),
+    Send(Send),
+    SendMessage(SendMessage),
+    SendZeroCopy(SendZeroCopy),
+    SetSocketOption(SetSocketOption),
+    GetSocketOption(GetSocketOption),
+    Poll(Poll),
 }
 
 /// Each member of the set becomes the operation that it is.
@@ -100,6 +125,8 @@ operations! {
     Open Close Flush Rename Unlink MakeDirectory SymbolicLink Link ReadLink MakeNode ListDirectory
     Statx FileSystemStatus DeviceStatus ChangeOwner ChangeMode ChangeTimes GetAttribute SetAttribute
     RemoveAttribute ListAttributes
+    MakeSocket Bind Listen Accept AcceptMany Connect Shutdown SocketAddress Receive ReceiveMany
+    ReceiveMessage Send SendMessage SendZeroCopy SetSocketOption GetSocketOption Poll
 }
 
 /// What becomes of an operation whose task has lost interest in it.
@@ -151,6 +178,18 @@ impl Operation {
             Self::SetAttribute(_) => "set attribute",
             Self::RemoveAttribute(_) => "remove attribute",
             Self::ListAttributes(_) => "list attributes",
+            Self::MakeSocket(_) => "make socket",
+            Self::Bind(_) => "bind",
+            Self::Listen(_) => "listen",
+            Self::Accept(_) | Self::AcceptMany(_) => "accept",
+            Self::Connect(_) => "connect",
+            Self::Shutdown(_) => "shut down",
+            Self::SocketAddress(_) => "socket address",
+            Self::Receive(_) | Self::ReceiveMany(_) | Self::ReceiveMessage(_) => "receive",
+            Self::Send(_) | Self::SendMessage(_) | Self::SendZeroCopy(_) => "send",
+            Self::SetSocketOption(_) => "set socket option",
+            Self::GetSocketOption(_) => "socket option",
+            Self::Poll(_) => "poll",
         }
     }
 
@@ -166,6 +205,8 @@ impl Operation {
             | Self::Statx(_)
             | Self::ReadLink(_)
             | Self::CacheStatus(_) => OnDrop::Cancel,
+            // A send, too: a peer that reads nothing would keep it, and with it the connection.
+            socket if socket.is_of_sockets() => OnDrop::Cancel,
             _ => OnDrop::Detach,
         }
     }

@@ -4,7 +4,7 @@ use std::ops::BitOr;
 
 use nix::libc;
 
-use super::{File, Handle, Name, Place, RegisteredFile};
+use super::{File, Handle, Name, Place, RegisteredFile, Socket};
 use crate::buffer::Buffer;
 
 /// Opens a file, and makes it where asked (`openat2(2)`, Linux 5.6).
@@ -198,6 +198,12 @@ impl Close {
     #[must_use]
     pub fn file(file: File) -> Self {
         Self { handle: Some(file.into()) }
+    }
+
+    /// Closes a socket.
+    #[must_use]
+    pub fn socket(socket: Socket) -> Self {
+        Self { handle: Some(socket.into()) }
     }
 
     /// Empties a slot of the table of registered files.

@@ -175,6 +175,8 @@ fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
             let buffer = list.buffer.as_mut_slice().ok_or(Errno::EINVAL)?;
             call::list_attributes(list.file.fd()?, buffer)
         }
+
+        operation => socket::perform_waiting(operation),
     }
 }
 
@@ -194,9 +196,9 @@ fn perform_close(close: &mut Close) -> Result<u32, Errno> {
         return slot.replace(None).map(|_| 0).ok_or(Errno::EBADF);
     }
     match handle.into_descriptor() {
-        Some(Descriptor::Kernel(fd)) => call::close(fd),
         Some(Descriptor::Simulated(_)) => Err(Errno::EBADF),
-        Some(Descriptor::Registered(_)) | None => Ok(0),
+        Some(descriptor) => descriptor.into_fd().map_or(Ok(0), call::close),
+        None => Ok(0),
     }
 }
 

@@ -295,6 +295,29 @@ impl TaskInitiator {
     }
 }
 
+impl TaskInitiator {
+    /// Starts a handler that nobody waits for: it goes when nothing of it is in flight.
+    pub(super) fn start_handler<H: CompletionHandler + 'static>(
+        &self,
+        handler: H,
+    ) -> Result<(), Error> {
+        let core = self.core();
+        let entry = Rc::new(Entry {
+            in_flight: Cell::new(0),
+            failure: RefCell::new(None),
+            is_inside: Cell::new(false),
+            is_left: Cell::new(false),
+            waiter: RefCell::new(None),
+            handler: RefCell::new(handler),
+        });
+        let number = core.handlers.add(Rc::<Entry<H>>::clone(&entry))?;
+        let _registered = Registered { handlers: &core.handlers, number, entry: &entry };
+        let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
+        entry.call(|handler| handler.start(&mut initiator));
+        Ok(())
+    }
+}
+
 fn into_handler<H>(entry: Rc<Entry<H>>) -> H {
     let entry = Rc::into_inner(entry).expect("the table gave its share up");
     entry.handler.into_inner()

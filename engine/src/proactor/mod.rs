@@ -13,7 +13,9 @@
 
 mod executor;
 mod handler;
+mod parts;
 mod shard;
+mod socket;
 mod task;
 mod wait;
 
@@ -27,6 +29,7 @@ use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
 pub(crate) use shard::open_files_max;
 pub use shard::{Shards, Unfinished, WorkQueue};
+pub use socket::{Connections, Pieces};
 pub use task::{JoinHandle, TaskInitiator, join_all};
 pub use wait::Perform;
 use wait::Waits;

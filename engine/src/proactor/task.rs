@@ -50,6 +50,11 @@ impl TaskInitiator {
 
     /// Performs an operation and gives it back with its result. Waits for room if the processor is
     /// full.
+    ///
+    /// # Panics
+    ///
+    /// If the operation completes many times (accepting and receiving have methods of their own for
+    /// that).
     pub fn perform(&self, operation: Operation) -> Perform {
         Perform::new(Rc::clone(&self.0), operation)
     }
@@ -199,6 +204,14 @@ impl TaskInitiator {
     #[must_use]
     pub fn capabilities(&self) -> Capabilities {
         self.0.processor.borrow().capabilities().clone()
+    }
+}
+
+impl<T> JoinHandle<T> {
+    /// Whether the task has ended, by a panic or not.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.is_over.get()
     }
 }
 

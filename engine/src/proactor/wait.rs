@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::{Core, TASKS};
+use super::{Core, TASKS, TaskInitiator};
 use crate::operation::{
     Chain, CompletionEvent, End, OnDrop, Operation, OperationError, OperationId, Token,
 };
@@ -81,6 +81,10 @@ enum ChainState {
 
 impl Waits {
     pub(super) fn on_complete(&self, event: CompletionEvent) {
+        // The first event of a zero-copy send. The last one says the same.
+        if let End::More(_) = event.end {
+            return;
+        }
         let number = event.token.tag;
         let mut waits = self.entries.borrow_mut();
         let wait = &mut waits[number as usize];
@@ -181,6 +185,14 @@ impl Core {
     }
 }
 
+impl TaskInitiator {
+    /// Has a task woken that found the processor full.
+    pub(super) fn wake_when_there_is_room(&self, waker: &Waker) {
+        let in_flight = self.core().processor.borrow().in_flight();
+        self.core().waits.wait_for_room(waker, in_flight);
+    }
+}
+
 impl Future for Perform {
     type Output = (Result<u32, OperationError>, Operation);
 
@@ -211,6 +223,8 @@ impl Future for Perform {
 
 impl Perform {
     pub(super) fn new(core: Rc<Core>, operation: Operation) -> Self {
+        let verb = operation.verb();
+        assert!(!operation.is_multishot(), "this {verb} completes many times: see `{verb}_many`");
         Self { core, state: PerformState::New(operation) }
     }
 

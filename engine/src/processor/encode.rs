@@ -5,6 +5,7 @@
 //! or to its slot's side storage.
 
 use std::os::fd::{AsRawFd, RawFd};
+use std::ptr;
 use std::time::Duration;
 
 use io_uring::squeue::Entry;
@@ -12,13 +13,17 @@ use io_uring::types::{DestinationSlot, Fd, Fixed, FsyncFlags, OpenHow, Timespec}
 use io_uring::{Probe, opcode};
 use nix::libc;
 
+use super::groups::Groups;
 use super::slots::Side;
 use crate::buffer::Buffer;
+use crate::limits::CONNECT_AGAIN_AFTER;
 use crate::operation::{
-    CURRENT_POSITION, Descriptor, File, Handle, Name, Open, Operation, Place, ProcessorIdentity,
-    Statx, Subject, SyncReach,
+    Address, CURRENT_POSITION, Connect, Descriptor, File, Handle, Name, Open, Operation, Place,
+    ProcessorIdentity, Socket, Statx, Subject, SyncReach, ZeroCopy,
 };
 use crate::sys::file::{STATX_MASK, open_flags, status_flags};
+use crate::sys::ring::REPORT_USAGE;
+use crate::sys::socket::{SEND_FLAGS, header};
 
 /// Which opcodes the kernel knows.
 #[derive(Clone, Debug)]
@@ -42,6 +47,26 @@ impl Opcodes {
     pub(super) fn probe(probe: &Probe) -> Self {
         let known = |code: usize| u8::try_from(code).is_ok_and(|code| probe.is_supported(code));
         Self(std::array::from_fn(known))
+    }
+
+    /// Forgets the opcodes of sockets: as on a kernel without them.
+    pub(super) fn forget_sockets(&mut self) {
+        let codes = [
+            opcode::Socket::CODE,
+            opcode::Accept::CODE,
+            opcode::Connect::CODE,
+            opcode::Shutdown::CODE,
+            opcode::Recv::CODE,
+            opcode::RecvMsg::CODE,
+            opcode::Send::CODE,
+            opcode::SendMsg::CODE,
+            opcode::SendZc::CODE,
+        ];
+        codes.into_iter().for_each(|code| self.0[usize::from(code)] = false);
+    }
+
+    pub(super) fn has_zero_copy(&self) -> bool {
+        self.has(opcode::SendZc::CODE)
     }
 
     fn has(&self, code: u8) -> bool {
@@ -204,8 +229,98 @@ pub(super) fn encode(
         }
 
         Operation::Statx(statx) => encode_statx(statx, side)?,
-        _ => return None,
+        operation => encode_socket(operation, side, identity)?,
     };
+    Some(())
+}
+
+/// The entry for an operation on sockets.
+fn encode_socket(
+    operation: &mut Operation,
+    side: &mut Side,
+    identity: ProcessorIdentity,
+) -> Option<Entry> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    Some(match operation {
+        Operation::MakeSocket(make) => {
+            opcode::Socket::new(make.family.domain(), libc::SOCK_STREAM | flags, 0).build()
+        }
+        Operation::Accept(it) => {
+            let (nobody, no_length) = (ptr::null_mut(), ptr::null_mut());
+            opcode::Accept::new(socket(&it.listener)?, nobody, no_length).flags(flags).build()
+        }
+        Operation::AcceptMany(it) => {
+            opcode::AcceptMulti::new(socket(&it.listener)?).flags(flags).build()
+        }
+        Operation::Connect(connect) => {
+            side.address = connect.address.encode().ok()?;
+            let (address, length) = side.address.parts();
+            opcode::Connect::new(socket(&connect.socket)?, address, length).build()
+        }
+        Operation::Shutdown(it) => {
+            opcode::Shutdown::new(socket(&it.socket)?, it.direction.flag()).build()
+        }
+        Operation::Receive(it) => {
+            let flags = it.flags();
+            let memory = writable(&mut it.buffer, identity)?.part(it.start, it.length)?;
+            let fd = socket(&it.socket)?;
+            opcode::Recv::new(fd, memory.address, memory.length).flags(flags).build()
+        }
+        Operation::ReceiveMany(it) => {
+            let group = Groups::of(&it.pool, identity.0)?;
+            opcode::RecvMulti::new(socket(&it.socket)?, group).build()
+        }
+        Operation::ReceiveMessage(it) => {
+            side.name(&mut it.buffers, |buffer| writable(buffer, identity))?;
+            side.address_message();
+            opcode::RecvMsg::new(socket(&it.socket)?, &raw mut side.message).build()
+        }
+        Operation::Send(it) => {
+            let memory = readable(&mut it.buffer, identity)?.part(it.start, it.length)?;
+            let fd = socket(&it.socket)?;
+            opcode::Send::new(fd, memory.address, memory.length).flags(SEND_FLAGS).build()
+        }
+        Operation::SendMessage(it) => {
+            side.name(&mut it.buffers, |buffer| readable(buffer, identity))?;
+            side.skip(it.start as usize)?;
+            side.address_message();
+            let flags = SEND_FLAGS.cast_unsigned();
+            let fd = socket(&it.socket)?;
+            opcode::SendMsg::new(fd, &raw const side.message).flags(flags).build()
+        }
+        Operation::SendZeroCopy(it) => {
+            let memory = readable(&mut it.buffer, identity)?.part(it.start, it.length)?;
+            let fd = socket(&it.socket)?;
+            if it.socket.zero_copy() != ZeroCopy::Possible {
+                let entry = opcode::Send::new(fd, memory.address, memory.length);
+                return Some(entry.flags(SEND_FLAGS).build());
+            }
+            opcode::SendZc::new(fd, memory.address, memory.length)
+                .buf_index(memory.registered)
+                .flags(SEND_FLAGS)
+                .zc_flags(REPORT_USAGE)
+                .build()
+        }
+        Operation::Poll(poll) => {
+            let fd = Fd(poll.handle.shared().fd()?.as_raw_fd());
+            opcode::PollAdd::new(fd, poll.events.bits()).build()
+        }
+        _ => return None,
+    })
+}
+
+/// The entry that tells when an operation on sockets can go on; none if it never waits, or on no
+/// descriptor of the kernel's.
+pub(super) fn encode_poll(operation: &Operation, side: &mut Side, entry: &mut Entry) -> Option<()> {
+    let (descriptor, events) = operation.readiness()?;
+    // Nothing tells when a listener of this machine has room for one more to wait.
+    if let Operation::Connect(Connect { address: Address::Unix(_), .. }) = operation {
+        side.time = timespec(CONNECT_AGAIN_AFTER);
+        *entry = opcode::Timeout::new(&raw const side.time).build();
+        return Some(());
+    }
+    let fd = Fd(descriptor.fd()?.as_raw_fd());
+    *entry = opcode::PollAdd::new(fd, events.bits()).build();
     Some(())
 }
 
@@ -264,6 +379,23 @@ fn code(operation: &Operation) -> Option<u8> {
         Operation::SymbolicLink(_) => opcode::SymlinkAt::CODE,
         Operation::Link(_) => opcode::LinkAt::CODE,
         Operation::Statx(_) => opcode::Statx::CODE,
+        Operation::MakeSocket(_) => opcode::Socket::CODE,
+        Operation::Accept(_) | Operation::AcceptMany(_) => opcode::Accept::CODE,
+        // To a listener that has no room, the ring has a non-blocking socket not wait (EAGAIN).
+        Operation::Connect(Connect { address: Address::Unix(_), .. }) => return None,
+        Operation::Connect(_) => opcode::Connect::CODE,
+        Operation::Shutdown(_) => opcode::Shutdown::CODE,
+        Operation::Receive(_) | Operation::ReceiveMany(_) => opcode::Recv::CODE,
+        Operation::ReceiveMessage(_) => opcode::RecvMsg::CODE,
+        Operation::Send(_) => opcode::Send::CODE,
+        Operation::SendMessage(_) => opcode::SendMsg::CODE,
+        Operation::SendZeroCopy(it) if it.socket.zero_copy() == ZeroCopy::Possible => {
+            opcode::SendZc::CODE
+        }
+        Operation::SendZeroCopy(_) => opcode::Send::CODE,
+        Operation::Poll(_) => opcode::PollAdd::CODE,
+        // Binding, listening and options do not wait: a call is as fast as an entry (and the first
+        // two have opcodes since Linux 6.11 only).
         // The ring leaves extended attributes to threads, too (`io_uring/xattr.c`), and can't reach
         // those of a file that was opened with O_PATH.
         _ => return None,
@@ -300,10 +432,13 @@ fn encode_statx(statx: &Statx, side: &mut Side) -> Option<Entry> {
 
 fn target(handle: &Handle, identity: ProcessorIdentity) -> Option<Target> {
     match handle.descriptor() {
-        Descriptor::Kernel(fd) => Some(Target::Fd(fd.as_raw_fd())),
         Descriptor::Registered(slot) if slot.owner == identity => Some(Target::Slot(slot.index)),
-        Descriptor::Registered(_) | Descriptor::Simulated(_) => None,
+        descriptor => descriptor.fd().map(|fd| Target::Fd(fd.as_raw_fd())),
     }
+}
+
+fn socket(socket: &Socket) -> Option<Fd> {
+    socket.fd().ok().map(|fd| Fd(fd.as_raw_fd()))
 }
 
 fn fd(file: &File) -> Option<Fd> {
@@ -346,6 +481,11 @@ impl Side {
             self.vectors.push(libc::iovec { iov_base: memory.address.cast(), iov_len });
         }
         Some(())
+    }
+
+    /// Makes the message one of the memory that is listed.
+    fn address_message(&mut self) {
+        self.message = header(self.vectors.as_mut_ptr(), self.vectors.len());
     }
 
     fn vectors(&self) -> Option<(*const libc::iovec, u32)> {

@@ -9,8 +9,8 @@ use super::slots::{Entry, Link, Slots};
 use crate::buffer::Buffer;
 use crate::error::Errno;
 use crate::operation::{
-    Cause, Chain, CompletionEvent, CompletionEventQueue, End, Operation, OperationError, Read,
-    Token, Write,
+    Cause, Chain, CompletionEvent, CompletionEventQueue, End, Operation, OperationError, Part,
+    Read, Token, Write,
 };
 
 /// Ends the operation in slot `index` with the kernel's `result`: a number, or an errno below zero.
@@ -202,6 +202,18 @@ fn push(
     let id = slots.id(index);
     let token = slots.entry(index).token;
     events.push(CompletionEvent { id, token, result, end: End::Last(slots.remove(index)) });
+}
+
+/// Tells what came of an operation that goes on.
+pub(super) fn tell_part(
+    slots: &Slots,
+    index: u32,
+    number: u32,
+    part: Part,
+    events: &mut CompletionEventQueue,
+) {
+    let (id, token) = (slots.id(index), slots.entry(index).token);
+    events.push(CompletionEvent { id, token, result: Ok(number), end: End::More(part) });
 }
 
 /// What a failure means for the operation in a slot.

@@ -16,21 +16,24 @@ use std::time::{Duration, Instant};
 use io_uring::squeue::{Entry, Flags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::encode::{Opcodes, encode, writable};
-use super::finish::{complete, finish, insert_chain, raw};
+use super::encode::{Opcodes, encode, encode_poll, writable};
+use super::finish::{complete, finish, insert_chain, raw, tell_part};
+use super::groups::Groups;
 use super::helpers::{Done, Helpers, start_pair};
 use super::slots::{Entry as SlotEntry, Link, Side, Slots};
 use super::threads::{RegisteredFiles, epoch, nanoseconds, wall_clock};
 use super::timers::Timers;
-use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
-use crate::buffer::{Arena, BufferPool, Registered};
+use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake, receive_arena};
+use crate::buffer::{Arena, BufferPool, ReceivePool, Registered};
 use crate::error::{Errno, Error};
 use crate::limits::{DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX, SLOTS_MAX, SLOTS_MIN};
 use crate::operation::{
-    Chain, Close, CompletionEventQueue, Descriptor, File, FileStatus, Handle, Operation,
-    OperationId, ProcessorIdentity, RegisteredFile, Token,
+    self, Accept, Address, Attempt, Chain, Close, CompletionEventQueue, Descriptor, File,
+    FileStatus, Handle, MakeSocket, Operation, OperationId, Part, ProcessorIdentity,
+    RegisteredFile, Socket, Token, ZeroCopy,
 };
 use crate::sys::ring::{Completion, Ring};
+use crate::sys::socket;
 use crate::units::{Moment, WallTime};
 
 /// Performs operations through one io_uring.
@@ -40,6 +43,8 @@ pub struct KernelProcessor {
     slots: ManuallyDrop<Slots>,
     /// Memory that the ring knows; kept until the ring is closed.
     arenas: ManuallyDrop<Vec<Rc<Arena>>>,
+    /// Memory that the ring takes when something is received.
+    groups: ManuallyDrop<Groups>,
     helpers: Helpers,
     /// What the helpers have done, before it is looked at. Kept for its room.
     done: Vec<Done>,
@@ -57,6 +62,11 @@ pub struct KernelProcessor {
     cancels: Vec<OperationId>,
     /// Slots whose operation a signal interrupted, to be begun again.
     interrupted: Vec<u32>,
+    /// Operations on sockets that the ring does not have: those that it ended and that go on, and those
+    /// that wait for a buffer.
+    unarmed: Vec<OperationId>,
+    /// Slots whose operation the ring watched, and what came of that.
+    watched: Vec<(u32, i32)>,
     ready: CompletionEventQueue,
     files: Option<RegisteredFiles>,
     has_registered_buffer: bool,
@@ -113,6 +123,7 @@ impl KernelProcessor {
             done: Vec::with_capacity(slots.capacity()),
             slots: ManuallyDrop::new(slots),
             arenas: ManuallyDrop::default(),
+            groups: ManuallyDrop::default(),
             timers: Timers::default(),
             opcodes,
             bell,
@@ -121,6 +132,8 @@ impl KernelProcessor {
             assigned: 0,
             cancels: Vec::new(),
             interrupted: Vec::new(),
+            unarmed: Vec::new(),
+            watched: Vec::new(),
             ready: CompletionEventQueue::default(),
             files: has_table.then(RegisteredFiles::default),
             has_registered_buffer: false,
@@ -143,6 +156,12 @@ impl KernelProcessor {
         self.drain_timeout = timeout;
     }
 
+    /// Works from now on as if the kernel had no opcodes for sockets: they are watched, and attempted
+    /// by system calls. For tests.
+    pub fn forget_socket_opcodes(&mut self) {
+        self.opcodes.forget_sockets();
+    }
+
     /// Makes the entry for a slot's operation in the ring's vacant place number `place`; none if a
     /// helper is to perform it.
     #[inline(always)]
@@ -154,7 +173,11 @@ impl KernelProcessor {
         });
         let entry = &mut ring.vacant()[place];
         let user_data = user_data(Kind::Operation, slots.id(index));
+        let has_parts = slots.entry(index).has_parts;
         let (operation, side) = slots.prepare(index);
+        if has_parts {
+            look_at_zero_copy(operation, opcodes);
+        }
         encode(operation, side, lent, opcodes, *identity, entry)?;
         entry.set_user_data(user_data);
         Some(entry)
@@ -181,14 +204,70 @@ impl KernelProcessor {
         Some(length)
     }
 
-    /// Gives a slot to the helpers, and sets the alarm of the timeout behind it.
-    fn assign(&mut self, index: u32) {
+    /// Attempts an operation on sockets; if it would have to wait, has the ring watch for it.
+    fn attempt(&mut self, index: u32) {
+        match operation::attempt(self.slots.prepare(index).0) {
+            Attempt::Ended(result) => return self.complete(index, raw(result)),
+            Attempt::Part(number, part) => {
+                tell_part(&self.slots, index, number, part, &mut self.ready);
+            }
+            Attempt::Blocked | Attempt::Starved => {}
+        }
+        self.slots.entry_mut(index).is_polled = true;
+        self.unarmed.push(self.slots.id(index));
+    }
+
+    /// Gives operations on sockets back to the ring, as far as they can go on.
+    fn rearm(&mut self) {
+        self.groups.offer();
+        for id in mem::take(&mut self.unarmed) {
+            let Some(index) = self.slots.find(id) else { continue };
+            if self.slots.entry(index).cancel_requested {
+                self.complete(index, raw(Err(Errno::ECANCELED)));
+            } else if !self.has_buffers(index) || !self.make_room(1) {
+                self.unarmed.push(id);
+            } else if self.arm(index).is_none() {
+                self.complete(index, raw(Err(Errno::EBADF)));
+            }
+        }
+    }
+
+    /// Whether there is a buffer for what an operation receives, if it takes one then.
+    fn has_buffers(&self, index: u32) -> bool {
+        let Operation::ReceiveMany(it) = self.slots.operation(index) else { return true };
+        match Groups::of(&it.pool, self.identity.0) {
+            Some(group) if !self.slots.entry(index).is_polled => self.groups.has_offered(group),
+            _ => it.pool.has_free(),
+        }
+    }
+
+    /// Pushes the entry of an operation on sockets, or one that watches for it.
+    fn arm(&mut self, index: u32) -> Option<()> {
+        if self.slots.entry(index).is_polled {
+            let user_data = user_data(Kind::Operation, self.slots.id(index));
+            let Self { slots, ring, .. } = self;
+            let entry = ring.vacant().first_mut()?;
+            let (operation, side) = slots.prepare(index);
+            encode_poll(operation, side, entry)?;
+            entry.set_user_data(user_data);
+        } else {
+            self.encode(index, None, 0)?;
+        }
+        self.stage(1);
+        Some(())
+    }
+
+    /// Begins what the kernel has no opcode for, and sets the alarm of the timeout behind it.
+    fn begin_without_opcode(&mut self, index: u32) {
         let next = self.slots.entry(index).link.and_then(|link| link.next);
         if let Some(next) = next
             && let Operation::LinkTimeout(timeout) = self.slots.prepare(next).0
         {
             let moment = Moment(nanoseconds(self.epoch)) + timeout.duration;
             self.timers.set(moment, self.slots.id(next), &self.slots);
+        }
+        if self.slots.operation(index).is_of_sockets() {
+            return self.attempt(index);
         }
         self.assigned += 1;
         self.helpers.start(index, self.slots.assign(index));
@@ -204,10 +283,10 @@ impl KernelProcessor {
         true
     }
 
-    /// Ends what a helper had, and gives what is linked to it to the helpers.
+    /// Ends what the ring did not perform, and begins what is linked to it.
     fn complete(&mut self, index: u32, result: i32) {
         if let Some(next) = complete(&mut self.slots, index, result, &mut self.ready) {
-            self.assign(next);
+            self.begin_without_opcode(next);
         }
     }
 
@@ -215,10 +294,15 @@ impl KernelProcessor {
         while self.timers.next().is_some() {
             let Some(id) = self.timers.due(self.now()) else { return };
             let Some(index) = self.slots.find(id) else { continue };
-            if let SlotEntry { link: Some(Link { head, .. }), result: None, .. } =
+            let SlotEntry { link: Some(Link { head, .. }), result: None, .. } =
                 *self.slots.entry(index)
-                && self.withdraw(head)
-            {
+            else {
+                continue;
+            };
+            if self.slots.entry(head).is_polled {
+                finish(&mut self.slots, index, raw(Err(Errno::ETIME)), &mut self.ready);
+                self.cancel(self.slots.id(head));
+            } else if self.withdraw(head) {
                 finish(&mut self.slots, index, raw(Err(Errno::ETIME)), &mut self.ready);
                 self.complete(head, raw(Err(Errno::ECANCELED)));
             }
@@ -287,7 +371,13 @@ impl KernelProcessor {
             return 0;
         }
         let ready = u32::try_from(self.ready.len()).unwrap_or(u32::MAX);
-        let missing = at_least.saturating_sub(ready).min(self.slots.held());
+        // What waits for a buffer is nothing that a completion could come of.
+        let unarmed = u32::try_from(self.unarmed.len()).unwrap_or(u32::MAX);
+        let possible = match self.slots.held() {
+            0 => 0,
+            held => held - unarmed + u32::from(self.is_bell_watched),
+        };
+        let missing = at_least.saturating_sub(ready).min(possible);
         // The watch of the bell completes, too: it must not be counted as a result.
         if self.is_bell_watched { missing.min(1) } else { missing }
     }
@@ -296,8 +386,10 @@ impl KernelProcessor {
     fn gather(&mut self) -> bool {
         let mut is_rung = false;
         self.ring.reap(|completion| {
-            match on_completion(&mut self.slots, completion, &mut self.ready) {
+            match on_completion(&mut self.slots, &mut self.groups, completion, &mut self.ready) {
                 Reaped::Done => {}
+                Reaped::Unarmed(index) => self.unarmed.push(self.slots.id(index)),
+                Reaped::Watched(index, result) => self.watched.push((index, result)),
                 Reaped::Interrupted(index) => self.interrupted.push(index),
                 Reaped::Rung => is_rung = true,
                 Reaped::Stale => self.stale += 1,
@@ -313,8 +405,17 @@ impl KernelProcessor {
                 finish(&mut self.slots, index, raw(Err(Errno::EINTR)), &mut self.ready);
             }
         }
+        while let Some((index, result)) = self.watched.pop() {
+            if result >= 0 || result == raw(Err(Errno::ETIME)) {
+                self.attempt(index);
+            } else {
+                self.complete(index, result);
+            }
+        }
         if self.assigned > 0 {
             self.collect_done();
+        }
+        if self.timers.next().is_some() {
             self.ring_alarms();
         }
         self.is_waker_shared.get() && self.bell.by_waker.swap(false, Ordering::Acquire)
@@ -370,6 +471,7 @@ impl KernelProcessor {
         }
         let mut refused = 0;
         while self.slots.held() > 0 {
+            self.rearm();
             let wanted = self.completions_to_wait_for(1);
             let patience = deadline.saturating_duration_since(Instant::now());
             if patience.is_zero() {
@@ -402,11 +504,12 @@ impl OperationProcessor for KernelProcessor {
             return Err(Full(operation));
         }
         let index = self.slots.insert(operation, token).map_err(Full)?;
+        let id = self.slots.id(index);
         match self.encode(index, None, 0) {
             Some(_) => self.stage(1),
-            None => self.assign(index),
+            None => self.begin_without_opcode(index),
         }
-        Ok(self.slots.id(index))
+        Ok(id)
     }
 
     fn accept_beside(
@@ -414,6 +517,10 @@ impl OperationProcessor for KernelProcessor {
         operation: Operation,
         token: Token,
     ) -> Result<OperationId, Full<Operation>> {
+        // What waits for a socket keeps nobody busy.
+        if operation.is_of_sockets() {
+            return self.accept(operation, token);
+        }
         let index = self.slots.insert(operation, token).map_err(Full)?;
         self.assigned += 1;
         self.helpers.start_in_order(index, self.slots.assign(index));
@@ -428,7 +535,7 @@ impl OperationProcessor for KernelProcessor {
         let id = self.slots.id(head);
         match self.encode_chain(head) {
             Some(length) => self.stage(length),
-            None => self.assign(head),
+            None => self.begin_without_opcode(head),
         }
         Ok(id)
     }
@@ -454,6 +561,9 @@ impl OperationProcessor for KernelProcessor {
             if self.withdraw(index) {
                 self.complete(index, raw(Err(Errno::ECANCELED)));
             }
+        } else if let Some(place) = self.unarmed.iter().position(|unarmed| *unarmed == id) {
+            self.unarmed.remove(place);
+            self.complete(index, raw(Err(Errno::ECANCELED)));
         } else if !self.cancels.contains(&id) {
             self.cancels.push(id);
         }
@@ -468,13 +578,16 @@ impl OperationProcessor for KernelProcessor {
         let mut refused = 0;
         self.empty_released_slots();
         loop {
+            self.rearm();
             let until = [deadline, self.timers.next()].into_iter().flatten().min();
             let patience = until.map(|until| until.since(self.now()));
             let is_late = deadline.is_some_and(|deadline| deadline <= self.now());
             let wanted = if is_late { 0 } else { at_least };
             let wanted = self.completions_to_wait_for(wanted);
             let ready = self.ready.len();
-            if wanted == 0 && self.ring.unsubmitted() == 0 && self.slots.held() == self.assigned {
+            let unarmed = u32::try_from(self.unarmed.len()).unwrap_or(u32::MAX);
+            let is_idle = self.slots.held() == self.assigned + unarmed;
+            if wanted == 0 && self.ring.unsubmitted() == 0 && is_idle {
                 self.gather();
                 break;
             }
@@ -542,6 +655,17 @@ impl OperationProcessor for KernelProcessor {
         Ok(BufferPool::new(arena, count, block_bytes, registered))
     }
 
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        let arena = receive_arena(count, block_bytes)?;
+        // What came with Linux 6.0, as receiving many times did.
+        if !self.opcodes.has_zero_copy() {
+            return Ok(ReceivePool::new(arena, count, block_bytes, None));
+        }
+        let pool = self.groups.add(&self.ring, self.identity.0, (arena, count, block_bytes));
+        self.groups.offer();
+        Ok(pool)
+    }
+
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno> {
         let fd = file.map(File::fd).transpose()?;
         let files = self.files.as_mut().ok_or(Errno::EOPNOTSUPP)?;
@@ -571,10 +695,11 @@ impl Drop for KernelProcessor {
             // even after the process has ended.
             self.empty_released_slots();
             // SAFETY: each is dropped once, here, and not used afterwards. Nothing is in flight, so
-            // the kernel uses neither the slots nor the arenas; the ring goes first.
+            // the kernel uses neither the slots nor groups and arenas; the ring goes first.
             unsafe {
                 ManuallyDrop::drop(&mut self.ring);
                 ManuallyDrop::drop(&mut self.slots);
+                ManuallyDrop::drop(&mut self.groups);
                 ManuallyDrop::drop(&mut self.arenas);
             }
         }
@@ -587,6 +712,10 @@ enum Reaped {
     Done,
     /// A signal interrupted the operation in this slot: it might be begun again.
     Interrupted(u32),
+    /// The ring has ended the operation in this slot, which goes on.
+    Unarmed(u32),
+    /// The ring watched whether the operation in this slot can go on; this came of it.
+    Watched(u32, i32),
     /// The bell rang.
     Rung,
     /// It named nobody.
@@ -596,6 +725,7 @@ enum Reaped {
 #[inline(always)]
 fn on_completion(
     slots: &mut Slots,
+    groups: &mut Groups,
     completion: Completion,
     events: &mut CompletionEventQueue,
 ) -> Reaped {
@@ -606,16 +736,139 @@ fn on_completion(
         Some(Kind::Cancel) | None => return Reaped::Done,
     }
     let Some(index) = slots.find(id) else { return Reaped::Stale };
-    if completion.has_more {
+    let entry = slots.entry(index);
+    if entry.is_polled {
+        return Reaped::Watched(index, completion.result);
+    }
+    if entry.has_parts {
+        return on_part(slots, groups, index, completion, events);
+    }
+    if completion.has_more() {
         return Reaped::Done;
     }
     let (operation, side) = slots.prepare(index);
     let result = land(operation, side, completion.result);
-    if result == raw(Err(Errno::EINTR)) {
-        return Reaped::Interrupted(index);
+    if result < 0
+        && let Some(reaped) = on_failure(slots, index, result)
+    {
+        return reaped;
     }
     finish(slots, index, result, events);
     Reaped::Done
+}
+
+/// What becomes of an operation that failed and shall not end.
+#[cold]
+fn on_failure(slots: &mut Slots, index: u32, result: i32) -> Option<Reaped> {
+    let is_alone = slots.entry(index).link.is_none();
+    match Errno::from_raw(-result) {
+        Errno::EINTR => Some(Reaped::Interrupted(index)),
+        // Some kernels do not wait on a socket that is non-blocking.
+        Errno::EAGAIN if is_alone && slots.operation(index).is_of_sockets() => {
+            slots.entry_mut(index).is_polled = true;
+            Some(Reaped::Unarmed(index))
+        }
+        _ => None,
+    }
+}
+
+/// Takes a completion of an operation that may have more of them.
+fn on_part(
+    slots: &mut Slots,
+    groups: &mut Groups,
+    index: u32,
+    completion: Completion,
+    events: &mut CompletionEventQueue,
+) -> Reaped {
+    let number = u32::try_from(completion.result).ok();
+    let part = match slots.operation(index) {
+        Operation::SendZeroCopy(_) => return on_sent(slots, index, completion, events),
+        Operation::AcceptMany(_) => number.map(|_| {
+            // SAFETY: the kernel has just made this descriptor for this operation, and nobody else
+            // knows it: a completion is reaped once.
+            let fd = unsafe { OwnedFd::from_raw_fd(completion.result) };
+            Part::Socket(Socket::nonblocking(fd))
+        }),
+        Operation::ReceiveMany(it) => {
+            // Returned if there is nothing in it: a completion that failed may name a buffer, too.
+            let group = it.pool.group().map(|group| group.index);
+            let block = completion.buffer().zip(group);
+            let lease = block
+                .and_then(|(block, group)| groups.take(group, block, number.unwrap_or_default()));
+            lease.filter(|lease| !lease.is_empty()).map(Part::Bytes)
+        }
+        _ => None,
+    };
+    let is_empty = part.is_none();
+    if let (Some(number), Some(part)) = (number, part) {
+        let number = if let Part::Bytes(_) = part { number } else { 0 };
+        tell_part(slots, index, number, part, events);
+    }
+    if completion.has_more() {
+        return Reaped::Done;
+    }
+    match Errno::from_raw(-completion.result) {
+        // The stream has ended.
+        _ if number.is_some() && is_empty => {}
+        // The kernel ends it when it likes: when its queue is full, say.
+        _ if number.is_some() => return Reaped::Unarmed(index),
+        // A buffer that comes back goes on with it. A connection that was aborted is none.
+        Errno::ENOBUFS | Errno::EINTR | Errno::ECONNABORTED => return Reaped::Unarmed(index),
+        Errno::EAGAIN => {
+            // Blocks that the ring has can't be had for an attempt.
+            let is_accept = matches!(slots.operation(index), Operation::AcceptMany(_));
+            slots.entry_mut(index).is_polled = is_accept;
+            return Reaped::Unarmed(index);
+        }
+        _ => {}
+    }
+    finish(slots, index, completion.result, events);
+    Reaped::Done
+}
+
+/// Takes a completion of a zero-copy send: what came of it, or that its buffer is free.
+fn on_sent(
+    slots: &mut Slots,
+    index: u32,
+    completion: Completion,
+    events: &mut CompletionEventQueue,
+) -> Reaped {
+    if let Some(was_copied) = completion.notification() {
+        if let (true, Operation::SendZeroCopy(it)) = (was_copied, slots.operation(index)) {
+            it.socket.note_zero_copy(ZeroCopy::Copied);
+        }
+        let result = slots.entry_mut(index).sent.take().unwrap_or_default();
+        finish(slots, index, result, events);
+        return Reaped::Done;
+    }
+    if !completion.has_more() {
+        if completion.result < 0
+            && let Some(reaped) = on_failure(slots, index, completion.result)
+        {
+            return reaped;
+        }
+        finish(slots, index, completion.result, events);
+        return Reaped::Done;
+    }
+    // Also a send that failed has its buffer until the notification (`io_uring_prep_send_zc(3)`).
+    slots.entry_mut(index).sent = Some(completion.result);
+    if let (Ok(number), None) = (u32::try_from(completion.result), slots.entry(index).link) {
+        tell_part(slots, index, number, Part::Nothing, events);
+    }
+    Reaped::Done
+}
+
+/// Finds out, once for each socket, whether a send could leave the bytes where they are. To this
+/// machine it can't: the receiver would read them from the sender's memory.
+fn look_at_zero_copy(operation: &Operation, opcodes: &Opcodes) {
+    let Operation::SendZeroCopy(it) = operation else { return };
+    if it.socket.zero_copy() != ZeroCopy::Unknown {
+        return;
+    }
+    let peer = it.socket.fd().and_then(|fd| socket::address(fd, true)).and_then(Address::try_from);
+    let is_possible = opcodes.has_zero_copy() && peer.is_ok_and(|peer| !peer.is_local());
+    let verdict = if is_possible { ZeroCopy::Possible } else { ZeroCopy::Copied };
+    it.socket.note_zero_copy(verdict);
 }
 
 /// Takes what the kernel brought into the operation, so that the operation owns it. Returns the
@@ -635,6 +888,13 @@ fn land(operation: &mut Operation, side: &mut Side, result: i32) -> i32 {
             open.file = Some(File::from_fd(fd));
             return 0;
         }
+        Operation::MakeSocket(MakeSocket { socket, .. })
+        | Operation::Accept(Accept { socket, .. }) => {
+            // SAFETY: as above.
+            let fd = unsafe { OwnedFd::from_raw_fd(result) };
+            *socket = Some(Socket::nonblocking(fd));
+            return 0;
+        }
         Operation::Statx(statx) => statx.status = Some(Box::new(FileStatus::from(&side.status))),
         _ => {}
     }
@@ -646,7 +906,8 @@ fn land_close(close: &mut Close, result: i32) -> i32 {
     if result == raw(Err(Errno::ECANCELED)) {
         return result;
     }
-    if let Some(Descriptor::Kernel(fd)) = close.handle.take().and_then(Handle::into_descriptor) {
+    let descriptor = close.handle.take().and_then(Handle::into_descriptor);
+    if let Some(fd) = descriptor.and_then(Descriptor::into_fd) {
         // The kernel has closed it; the number may be another file's by now.
         let _ = fd.into_raw_fd();
     }
@@ -690,6 +951,9 @@ mod tests {
     use super::*;
     use crate::operation::Timeout;
 
+    /// Of the kernel's `io_uring.h`: IORING_CQE_F_MORE.
+    const MORE: u32 = 2;
+
     #[test]
     fn a_completion_that_names_an_ended_operation_is_counted_and_harmless() {
         let Ok(mut kernel) = KernelProcessor::new(8, 1) else { return };
@@ -716,10 +980,12 @@ mod tests {
         let mut events = CompletionEventQueue::default();
         let index = slots.insert(Operation::Nop, Token::default()).unwrap();
         let user_data = user_data(Kind::Operation, slots.id(index));
-        let more = Completion { user_data, result: 0, has_more: true };
-        on_completion(&mut slots, more, &mut events);
+        let mut groups = Groups::default();
+        let more = Completion::new(user_data, 0, MORE);
+        on_completion(&mut slots, &mut groups, more, &mut events);
         assert_eq!((slots.held(), events.len()), (1, 0), "the kernel is not done with it");
-        on_completion(&mut slots, Completion { has_more: false, ..more }, &mut events);
+        let last = Completion::new(user_data, 0, 0);
+        on_completion(&mut slots, &mut groups, last, &mut events);
         assert_eq!((slots.held(), events.len()), (0, 1));
     }
 }

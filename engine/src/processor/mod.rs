@@ -5,8 +5,10 @@
 
 mod encode;
 mod finish;
+mod groups;
 mod helpers;
 mod kernel;
+mod readiness;
 mod simulated;
 mod slots;
 mod start;
@@ -14,6 +16,7 @@ mod threads;
 mod timers;
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 pub use kernel::KernelProcessor;
@@ -24,8 +27,9 @@ pub use simulated::{
 pub use start::{Configuration, EngineChoice, start};
 pub use threads::ThreadProcessor;
 
-use crate::buffer::BufferPool;
+use crate::buffer::{Arena, BufferPool, ReceivePool};
 use crate::error::{Errno, Error};
+use crate::limits::RECEIVE_BLOCKS_MAX;
 use crate::operation::{
     Chain, CompletionEventQueue, File, Operation, OperationError, OperationId, RegisteredFile,
     Token,
@@ -135,6 +139,15 @@ pub trait OperationProcessor {
     /// `ENOMEM` if there is no room for them.
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno>;
 
+    /// Lends blocks of memory for sockets to receive into, each when something has come: with a ring,
+    /// one of provided buffers.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if there is no room for them; `EINVAL` if they are more than
+    /// [`RECEIVE_BLOCKS_MAX`].
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno>;
+
     /// Puts a file into the table of registered files, where operations find it faster; or with no
     /// file, reserves a slot for a chain to open one into.
     ///
@@ -149,6 +162,12 @@ pub trait OperationProcessor {
 
     /// Ends a wait of [`OperationProcessor::submit_and_wait`] from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
+}
+
+/// Memory for the blocks of a pool that sockets receive into, if they are not too many.
+fn receive_arena(count: u32, block_bytes: u32) -> Result<Rc<Arena>, Errno> {
+    let is_right = (1..=RECEIVE_BLOCKS_MAX).contains(&count) && block_bytes > 0;
+    if is_right { Arena::new(count, block_bytes).map(Rc::new) } else { Err(Errno::EINVAL) }
 }
 
 /// Ends another thread's wait.

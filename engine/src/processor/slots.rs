@@ -22,6 +22,7 @@ use nix::libc;
 use crate::buffer::Buffer;
 use crate::error::Errno;
 use crate::operation::{self, Operation, OperationId, Token};
+use crate::sys::socket::{self, RawAddress};
 
 /// A fixed number of operations in flight.
 pub(crate) struct Slots {
@@ -43,6 +44,8 @@ pub(crate) struct Side {
     pub(crate) how: OpenHow,
     pub(crate) status: libc::statx,
     pub(crate) vectors: Vec<libc::iovec>,
+    pub(crate) address: RawAddress,
+    pub(crate) message: libc::msghdr,
 }
 
 // SAFETY: cells are shared between the owner of the table and the helper threads that an
@@ -72,6 +75,13 @@ pub(crate) struct Entry {
     pub(crate) link: Option<Link>,
     /// The result, kept until the whole chain has ended.
     pub(crate) result: Option<i32>,
+    /// Whether one completion may not be all that follows: of an operation that completes many times,
+    /// or whose buffer may be out for longer.
+    pub(crate) has_parts: bool,
+    /// What a zero-copy send came to, kept until its buffer is free.
+    pub(crate) sent: Option<i32>,
+    /// Whether the ring only watches whether the operation can go on.
+    pub(crate) is_polled: bool,
 }
 
 /// A slot's place in a chain.
@@ -104,6 +114,9 @@ impl Slots {
             retries: 0,
             link: None,
             result: None,
+            has_parts: false,
+            sent: None,
+            is_polled: false,
         };
         let entries = vec![entry; capacity as usize].into_boxed_slice();
         Self { cells, entries, free: (0..capacity).rev().collect() }
@@ -121,6 +134,10 @@ impl Slots {
         entry.retries = 0;
         entry.link = None;
         entry.result = None;
+        entry.has_parts =
+            operation.is_multishot() || matches!(operation, Operation::SendZeroCopy(_));
+        entry.sent = None;
+        entry.is_polled = false;
         let cell = self.cells[index as usize].operation.get();
         // SAFETY: the slot is free, so neither the kernel nor a helper uses its cell (a slot becomes
         // free only in `remove`, which refuses an assigned one and is called on its last
@@ -418,6 +435,8 @@ fn is_filled(operation: &Operation) -> bool {
             | Operation::ListDirectory(_)
             | Operation::GetAttribute(_)
             | Operation::ListAttributes(_)
+            | Operation::Receive(_)
+            | Operation::ReceiveMessage(_)
     )
 }
 
@@ -447,9 +466,34 @@ impl Side {
             Operation::GetAttribute(get) => self.add_mut(get.buffer.as_mut_slice()?),
             Operation::SetAttribute(set) => self.add(set.value.as_slice()),
             Operation::ListAttributes(list) => self.add_mut(list.buffer.as_mut_slice()?),
+            Operation::Receive(it) => self.add_mut(it.buffer.part_mut(it.start, it.length)?),
+            Operation::ReceiveMessage(it) => {
+                for buffer in &mut it.buffers {
+                    self.add_mut(buffer.as_mut_slice()?);
+                }
+            }
+            Operation::Send(it) => self.add(it.buffer.part(it.start, it.length)?),
+            Operation::SendZeroCopy(it) => self.add(it.buffer.part(it.start, it.length)?),
+            Operation::SendMessage(it) => {
+                for buffer in &it.buffers {
+                    self.add(buffer.as_slice());
+                }
+                self.skip(it.start as usize)?;
+            }
             _ => return None,
         }
         Some(())
+    }
+
+    /// Leaves out the first bytes of the memory that is listed; none if there are not so many.
+    pub(crate) fn skip(&mut self, mut count: usize) -> Option<()> {
+        for part in &mut self.vectors {
+            let skipped = count.min(part.iov_len);
+            part.iov_base = part.iov_base.wrapping_byte_add(skipped);
+            part.iov_len -= skipped;
+            count -= skipped;
+        }
+        (count == 0).then_some(())
     }
 
     fn add(&mut self, bytes: &[u8]) {
@@ -474,7 +518,14 @@ impl Default for Side {
     fn default() -> Self {
         // SAFETY: struct statx is numbers only, and zeros are numbers.
         let status = unsafe { std::mem::zeroed() };
-        Self { time: Timespec::new(), how: OpenHow::new(), status, vectors: Vec::new() }
+        Self {
+            time: Timespec::new(),
+            how: OpenHow::new(),
+            status,
+            vectors: Vec::new(),
+            address: RawAddress::empty(),
+            message: socket::header(std::ptr::null_mut(), 0),
+        }
     }
 }
 

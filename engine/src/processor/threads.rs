@@ -7,23 +7,28 @@
 use std::collections::VecDeque;
 use std::iter;
 use std::mem;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::finish::{complete, finish, insert_chain, raw};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::finish::{complete, finish, insert_chain, raw, tell_part};
 use super::helpers::{Done, Helpers, start_pair};
+use super::readiness::Readiness;
 use super::slots::{Entry, Link, Slots};
 use super::timers::Timers;
-use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
-use crate::buffer::{Arena, BufferPool};
+use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake, receive_arena};
+use crate::buffer::{Arena, BufferPool, ReceivePool};
 use crate::error::{Errno, Error};
 use crate::limits::{
-    DRAIN_TIMEOUT, HELPER_THREADS_MAX, REGISTERED_FILES_MAX, SLOTS_MAX, SLOTS_MIN,
+    CONNECT_AGAIN_AFTER, DRAIN_TIMEOUT, HELPER_THREADS_MAX, REGISTERED_FILES_MAX, SLOTS_MAX,
+    SLOTS_MIN,
 };
 use crate::operation::{
-    self, Chain, CompletionEventQueue, File, Operation, OperationError, OperationId,
-    ProcessorIdentity, RegisteredFile, Released, Token,
+    self, Address, Attempt, Chain, CompletionEventQueue, Connect, File, Operation, OperationError,
+    OperationId, PollEvents, ProcessorIdentity, RegisteredFile, Released, Token,
 };
 use crate::units::{Moment, WallTime};
 
@@ -34,6 +39,12 @@ pub struct ThreadProcessor {
     done: Vec<Done>,
     /// Operations to perform in the caller's turn, where there are no helpers.
     queue: VecDeque<OperationId>,
+    /// Operations on sockets to attempt: those that are new, and those whose socket is ready.
+    attempts: VecDeque<OperationId>,
+    /// Operations that wait for a buffer.
+    starved: Vec<OperationId>,
+    /// Operations that wait for their sockets, once there is one.
+    readiness: Option<Readiness>,
     timers: Timers,
     slots: Slots,
     bell: Arc<Bell>,
@@ -59,6 +70,8 @@ pub(super) struct RegisteredFiles {
 struct Bell {
     rung: Mutex<Rung>,
     changed: Condvar,
+    /// For waits in an epoll set, once there is one.
+    event: OnceLock<EventFd>,
 }
 
 /// Who rang.
@@ -68,6 +81,8 @@ struct Rung {
     by_helper: bool,
     /// Someone who wants the wait to end.
     by_waker: bool,
+    /// Whether the wait is in an epoll set.
+    is_in_set: bool,
 }
 
 /// Ends the wait of a thread processor.
@@ -86,6 +101,9 @@ impl ThreadProcessor {
             helpers: (threads > 0).then(|| Helpers::new(threads, slots.capacity(), wake)),
             done: Vec::with_capacity(slots.capacity()),
             queue: VecDeque::with_capacity(slots.capacity()),
+            attempts: VecDeque::new(),
+            starved: Vec::new(),
+            readiness: None,
             timers: Timers::default(),
             slots,
             bell,
@@ -123,6 +141,10 @@ impl ThreadProcessor {
         if self.set_alarm(index) {
             return;
         }
+        if self.slots.operation(index).is_of_sockets() {
+            self.attempts.push_back(id);
+            return;
+        }
         match &mut self.helpers {
             Some(helpers) => helpers.start(index, self.slots.assign(index)),
             None => self.queue.push_back(id),
@@ -154,6 +176,13 @@ impl ThreadProcessor {
         if self.is_timer(index) {
             return true;
         }
+        if !self.slots.is_assigned(index) && self.slots.operation(index).is_of_sockets() {
+            // Nothing has begun that could not be given up.
+            self.stop_waiting(index);
+            self.attempts.retain(|queued| *queued != id);
+            self.starved.retain(|starved| *starved != id);
+            return true;
+        }
         if let Some(helpers) = &mut self.helpers {
             let Some((first, second)) = helpers.withdraw(index) else { return false };
             for assignment in iter::once(first).chain(second) {
@@ -171,12 +200,22 @@ impl ThreadProcessor {
             && matches!(self.slots.prepare(index).0, Operation::Timeout(_))
     }
 
+    /// Whether an alarm means that an operation is attempted once more: others that have alarms are
+    /// timeouts.
+    fn is_to_be_attempted_again(&self, index: u32) -> bool {
+        !self.slots.is_assigned(index) && self.slots.operation(index).is_of_sockets()
+    }
+
     fn ring_alarms(&mut self) {
         while self.timers.next().is_some() {
             let Some(id) = self.timers.due(self.now()) else { return };
             let Some(index) = self.slots.find(id) else { continue };
             if self.is_timer(index) {
                 self.complete(index, raw(Err(Errno::ETIME)));
+            } else if self.is_to_be_attempted_again(index) {
+                if self.stop_waiting(index) {
+                    self.attempts.push_back(id);
+                }
             } else if let Entry { link: Some(Link { head, .. }), result: None, .. } =
                 *self.slots.entry(index)
                 && self.withdraw(head)
@@ -213,14 +252,126 @@ impl ThreadProcessor {
         }
     }
 
+    /// Ends an operation's wait for its socket; false if it does not wait.
+    fn stop_waiting(&mut self, index: u32) -> bool {
+        let Self { slots, readiness, .. } = self;
+        if slots.is_assigned(index) {
+            return false;
+        }
+        let waits_for = slots.operation(index).readiness();
+        match (readiness, waits_for) {
+            (Some(readiness), Some((descriptor, _))) => readiness.give_up(descriptor, index),
+            _ => false,
+        }
+    }
+
+    /// Attempts each operation on sockets whose turn it is, once: one that could go on for ever lets
+    /// the others go first.
+    fn attempt_queued(&mut self) {
+        let starved = mem::take(&mut self.starved);
+        for id in starved {
+            match self.slots.find(id).map(|index| self.slots.operation(index)) {
+                Some(Operation::ReceiveMany(it)) if !it.pool.has_free() => self.starved.push(id),
+                _ => self.attempts.push_back(id),
+            }
+        }
+        for _ in 0..self.attempts.len() {
+            let Some(id) = self.attempts.pop_front() else { return };
+            if let Some(index) = self.slots.find(id) {
+                self.attempt(index);
+            }
+        }
+    }
+
+    fn attempt(&mut self, index: u32) {
+        let Self { slots, readiness, .. } = self;
+        let is_drained = match (readiness, slots.operation(index).readiness()) {
+            (Some(readiness), Some((descriptor, PollEvents::READABLE))) => {
+                readiness.is_drained(descriptor)
+            }
+            _ => false,
+        };
+        if is_drained {
+            return self.await_ready(index);
+        }
+        match operation::attempt(self.slots.prepare(index).0) {
+            Attempt::Blocked => self.await_ready(index),
+            Attempt::Starved => self.starved.push(self.slots.id(index)),
+            Attempt::Ended(result) => {
+                self.note_received(index, result);
+                self.complete(index, raw(result));
+            }
+            Attempt::Part(number, part) => {
+                self.note_received(index, Ok(number));
+                tell_part(&self.slots, index, number, part, &mut self.ready);
+                self.attempts.push_back(self.slots.id(index));
+            }
+        }
+    }
+
+    /// Notes that a stream had no more than what was received.
+    fn note_received(&mut self, index: u32, result: Result<u32, Errno>) {
+        let Self { slots, readiness: Some(readiness), .. } = self else { return };
+        let (socket, room) = match slots.operation(index) {
+            Operation::Receive(it) if !it.is_peek => (&it.socket, it.length),
+            Operation::ReceiveMany(it) => (&it.socket, it.pool.block_bytes()),
+            _ => return,
+        };
+        if result.is_ok_and(|length| length > 0 && length < room) {
+            readiness.note_drained(socket.shared());
+        }
+    }
+
+    /// Has an operation wait until its socket is ready, or ends it if it can't.
+    fn await_ready(&mut self, index: u32) {
+        match self.try_to_await(index) {
+            Ok(()) => {}
+            Err(errno) => self.complete(index, raw(Err(errno))),
+        }
+    }
+
+    fn try_to_await(&mut self, index: u32) -> Result<(), Errno> {
+        if self.readiness.is_none() {
+            self.readiness = Some(Readiness::new(self.bell.event()?.as_fd())?);
+        }
+        let id = self.slots.id(index);
+        let operation = self.slots.operation(index);
+        // Nothing tells when a listener of this machine has room for one more to wait.
+        if let Operation::Connect(Connect { address: Address::Unix(_), .. }) = operation {
+            let soon = self.now() + CONNECT_AGAIN_AFTER;
+            self.timers.set(soon, id, &self.slots);
+        }
+        let (descriptor, events) = operation.readiness().ok_or(Errno::EAGAIN)?;
+        let readiness = self.readiness.as_mut().expect("it was made above");
+        readiness.await_ready(descriptor, events, index)
+    }
+
     fn gather(&mut self) {
         self.ring_alarms();
         self.collect_done();
         self.perform_queued();
+        self.attempt_queued();
     }
 
-    /// How long a wait may last: until the deadline or the next alarm.
+    /// Waits for helpers and sockets; true if someone wants the wait to end.
+    fn wait(&mut self, patience: Option<Duration>) -> Result<bool, Errno> {
+        let Some(readiness) = self.readiness.as_mut().filter(|it| it.is_awaited()) else {
+            return Ok(self.bell.wait(patience));
+        };
+        let is_rung = self.bell.enter_set();
+        let patience = if is_rung { Some(Duration::ZERO) } else { patience };
+        let Self { attempts, slots, .. } = self;
+        let waited = readiness.wait(patience, |index| attempts.push_back(slots.id(index)));
+        let is_woken = self.bell.leave_set();
+        waited.map(|()| is_woken)
+    }
+
+    /// How long a wait may last: until the deadline or the next alarm, and no time at all while
+    /// something can go on.
     fn patience(&self, deadline: Option<Moment>) -> Option<Duration> {
+        if !self.attempts.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let until = [deadline, self.timers.next()].into_iter().flatten().min()?;
         Some(until.since(self.now()))
     }
@@ -243,6 +394,10 @@ impl OperationProcessor for ThreadProcessor {
         operation: Operation,
         token: Token,
     ) -> Result<OperationId, Full<Operation>> {
+        // What waits for a socket keeps nobody busy.
+        if operation.is_of_sockets() {
+            return self.accept(operation, token);
+        }
         let Some(helpers) = &mut self.helpers else { return self.accept(operation, token) };
         let index = self.slots.insert(operation, token).map_err(Full)?;
         helpers.start_in_order(index, self.slots.assign(index));
@@ -275,7 +430,8 @@ impl OperationProcessor for ThreadProcessor {
     }
 
     fn perform_inline(&mut self, operation: &mut Operation) -> Option<Result<u32, OperationError>> {
-        if self.helpers.is_some() || matches!(operation, Operation::Timeout(_)) {
+        let may_wait = matches!(operation, Operation::Timeout(_)) || operation.is_of_sockets();
+        if self.helpers.is_some() || may_wait {
             return None;
         }
         Some(operation::perform(operation).map_err(OperationError::failed))
@@ -298,9 +454,16 @@ impl OperationProcessor for ThreadProcessor {
         loop {
             self.gather();
             let is_enough = self.ready.len() >= at_least as usize || self.slots.held() == 0;
-            let patience = self.patience(deadline);
             let is_late = deadline.is_some_and(|deadline| self.now() >= deadline);
-            if is_enough || is_late || self.bell.wait(patience) {
+            let is_over = is_enough || is_late;
+            let is_awaited = self.readiness.as_ref().is_some_and(Readiness::is_awaited);
+            if is_over && !is_awaited {
+                break;
+            }
+            // Looked at also if there is enough: sockets must not wait for who is always ready.
+            let patience = if is_over { Some(Duration::ZERO) } else { self.patience(deadline) };
+            let is_woken = self.wait(patience).map_err(|it| Error::from_errno("epoll_wait", it))?;
+            if is_over || is_woken {
                 break;
             }
         }
@@ -328,6 +491,11 @@ impl OperationProcessor for ThreadProcessor {
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
         let arena = Rc::new(Arena::new(count, block_bytes)?);
         Ok(BufferPool::new(arena, count, block_bytes, None))
+    }
+
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        let arena = receive_arena(count, block_bytes)?;
+        Ok(ReceivePool::new(arena, count, block_bytes, None))
     }
 
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno> {
@@ -394,12 +562,41 @@ impl Bell {
                 }
             };
         }
-        std::mem::take(&mut *rung).by_waker
+        mem::take(&mut *rung).by_waker
     }
 
     fn ring(&self, who: impl FnOnce(&mut Rung)) {
-        who(&mut self.rung.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        who(&mut rung);
+        let is_in_set = rung.is_in_set;
+        drop(rung);
         self.changed.notify_all();
+        if let (true, Some(event)) = (is_in_set, self.event.get()) {
+            // It fails only if the counter is full, and then it rings already.
+            let _ = event.write(1);
+        }
+    }
+
+    /// What ends a wait in an epoll set.
+    fn event(&self) -> Result<&EventFd, Errno> {
+        if let Some(event) = self.event.get() {
+            return Ok(event);
+        }
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_value_and_flags(0, flags)?;
+        Ok(self.event.get_or_init(|| event))
+    }
+
+    /// From here on whoever rings has to end a wait in an epoll set; true if somebody has rung.
+    fn enter_set(&self) -> bool {
+        let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        rung.is_in_set = true;
+        rung.by_helper || rung.by_waker
+    }
+
+    /// The wait is over; true if someone wanted it to end.
+    fn leave_set(&self) -> bool {
+        mem::take(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner)).by_waker
     }
 }
 

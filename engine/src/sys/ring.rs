@@ -11,6 +11,8 @@ use io_uring::{EnterFlags, IoUring, Probe, opcode, squeue};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::buffer_ring::BufferRing;
+
 /// One io_uring instance, and what it was set up with.
 pub(crate) struct Ring {
     ring: IoUring,
@@ -30,7 +32,36 @@ pub(crate) struct Ring {
 pub(crate) struct Completion {
     pub(crate) user_data: u64,
     pub(crate) result: i32,
-    pub(crate) has_more: bool,
+    flags: u32,
+}
+
+/// The kernel's flags of a notification that a zero-copy send has copied (Linux 6.2).
+const ZERO_COPY_WAS_COPIED: i32 = i32::MIN;
+/// Has the notification of a zero-copy send tell whether it copied
+/// (IORING_SEND_ZC_REPORT_USAGE, Linux 6.2).
+pub(crate) const REPORT_USAGE: u16 = 8;
+
+impl Completion {
+    #[cfg(test)]
+    pub(crate) fn new(user_data: u64, result: i32, flags: u32) -> Self {
+        Self { user_data, result, flags }
+    }
+
+    /// Whether more completions of the same operation follow.
+    #[inline]
+    pub(crate) fn has_more(self) -> bool {
+        io_uring::cqueue::more(self.flags)
+    }
+
+    /// The number of the provided buffer that it names.
+    pub(crate) fn buffer(self) -> Option<u16> {
+        io_uring::cqueue::buffer_select(self.flags)
+    }
+
+    /// Whether it tells that the buffer of a zero-copy send is free; then whether it was copied.
+    pub(crate) fn notification(self) -> Option<bool> {
+        io_uring::cqueue::notif(self.flags).then_some(self.result & ZERO_COPY_WAS_COPIED != 0)
+    }
 }
 
 /// What a set-up asks for: a step of the ladder.
@@ -128,6 +159,22 @@ impl Ring {
         let vector = libc::iovec { iov_base: start.as_ptr().cast(), iov_len: length };
         // SAFETY: the caller keeps the memory mapped; the vector itself is read during the call.
         unsafe { self.ring.submitter().register_buffers(&[vector]) }.map_err(errno)
+    }
+
+    /// Registers a ring of provided buffers as a group (Linux 5.19).
+    ///
+    /// # Safety
+    ///
+    /// The buffer ring stays where it is until this ring is closed and nothing is in flight.
+    pub(crate) unsafe fn register_buffer_ring(
+        &self,
+        buffers: &BufferRing,
+        group: u16,
+    ) -> Result<(), Errno> {
+        let (address, count) = buffers.parts();
+        // SAFETY: the caller keeps the entries mapped, and they are as many as is said.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(address, count, group, 0) }
+            .map_err(errno)
     }
 
     /// Makes a table of registered files with `count` empty slots.
@@ -245,7 +292,7 @@ impl Ring {
             take(Completion {
                 user_data: entry.user_data(),
                 result: entry.result(),
-                has_more: io_uring::cqueue::more(entry.flags()),
+                flags: entry.flags(),
             });
         }
     }

@@ -8,9 +8,10 @@ mod chains;
 mod data;
 mod limits;
 mod names;
+mod sockets;
 mod world;
 
-use world::World;
+use world::{Environment, World};
 
 use crate::support::machine;
 
@@ -19,11 +20,16 @@ type Case = (&'static str, fn(&mut World) -> String, &'static str);
 
 /// Runs every case on every processor.
 fn conform(cases: &[Case]) {
+    conform_on(&world::processors(), cases);
+}
+
+/// Runs every case on these.
+fn conform_on(environments: &[Environment], cases: &[Case]) {
     let _hold = machine::shared();
     let mut failures = Vec::new();
-    for environment in world::processors() {
+    for environment in environments {
         for (name, script, want) in cases {
-            let mut world = World::new(&environment);
+            let mut world = World::new(environment);
             let got = script(&mut world);
             if got != *want {
                 failures.push(format!("{}: {name}: got `{got}`, want `{want}`", environment.name));

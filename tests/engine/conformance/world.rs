@@ -1,5 +1,6 @@
 //! Where a case runs: a processor, an empty directory, and helpers that run operations to their end.
 
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -42,7 +43,9 @@ pub(crate) struct World {
     pub(crate) processor: Box<dyn OperationProcessor>,
     pub(crate) root: File,
     way: Way,
-    _scratch: Option<TempDir>,
+    scratch: Option<TempDir>,
+    /// Events of other operations that came while one was waited for.
+    kept: Vec<CompletionEvent>,
 }
 
 /// What came of an operation, and the operation.
@@ -66,6 +69,21 @@ pub(crate) fn processors() -> Vec<Environment> {
             Environment::new("io_uring, beside", || on_disk(ring()), Way::Beside),
         ]),
         Err(errno) => skip::skip(&format!("there is no io_uring: {errno}")),
+    }
+    environments
+}
+
+/// The same for what is done with sockets, and a ring of a kernel without opcodes for them.
+pub(crate) fn processors_of_sockets() -> Vec<Environment> {
+    let mut environments = processors();
+    if environments.iter().any(|it| it.name == "io_uring") {
+        let start = || {
+            let mut ring = KernelProcessor::new(64, 2).unwrap();
+            ring.forget_socket_opcodes();
+            on_disk(Box::new(ring))
+        };
+        let name = "io_uring that polls sockets";
+        environments.push(Environment::new(name, start, Way::Accepted));
     }
     environments
 }
@@ -110,7 +128,7 @@ fn on_disk(processor: Box<dyn OperationProcessor>) -> Start {
 impl World {
     pub(crate) fn new(environment: &Environment) -> Self {
         let Start { processor, root, scratch } = (environment.start)();
-        Self { processor, root, way: environment.way, _scratch: scratch }
+        Self { processor, root, way: environment.way, scratch, kept: Vec::new() }
     }
 
     /// Runs an operation to its end.
@@ -122,9 +140,14 @@ impl World {
             return Ended { result, operation };
         }
         let id = self.processor.accept(operation, Token::default()).expect("there is room");
-        let event = self.wait(1).remove(0);
-        assert_eq!(event.id, id);
-        Ended::from(event)
+        loop {
+            let events = self.wait_for_some();
+            self.kept.extend(events);
+            let is_last = |it: &CompletionEvent| it.id == id && matches!(it.end, End::Last(_));
+            if let Some(place) = self.kept.iter().position(is_last) {
+                return Ended::from(self.kept.remove(place));
+            }
+        }
     }
 
     /// Runs an operation to its end, and tells what came of it.
@@ -158,15 +181,25 @@ impl World {
 
     /// Waits for this many events.
     pub(crate) fn wait(&mut self, count: usize) -> Vec<CompletionEvent> {
-        let mut queue = CompletionEventQueue::default();
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.kept);
         while events.len() < count {
-            assert!(self.processor.in_flight() > 0, "nothing is left to wait for");
-            self.processor.submit_and_wait(1, None, &mut queue).unwrap();
-            events.extend(std::iter::from_fn(|| queue.pop()));
+            events.extend(self.wait_for_some());
         }
         assert_eq!(events.len(), count, "an event too many");
         events
+    }
+
+    fn wait_for_some(&mut self) -> Vec<CompletionEvent> {
+        let mut queue = CompletionEventQueue::default();
+        assert!(self.processor.in_flight() > 0, "nothing is left to wait for");
+        self.processor.submit_and_wait(1, None, &mut queue).unwrap();
+        std::iter::from_fn(|| queue.pop()).collect()
+    }
+
+    /// The whole path of a name in the directory of the case.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        let root = self.scratch.as_ref().map_or(Path::new("/scratch"), |it| it.path());
+        root.join(name)
     }
 
     /// A name in the directory of the case.
@@ -260,6 +293,8 @@ impl Ended {
             Operation::GetAttribute(get) => get.buffer.as_slice(),
             Operation::ListAttributes(list) => list.buffer.as_slice(),
             Operation::ListDirectory(list) => list.buffer.as_slice(),
+            Operation::Receive(receive) => receive.buffer.as_slice(),
+            Operation::Send(send) => send.buffer.as_slice(),
             other => panic!("{other:?} has no buffer"),
         }
     }

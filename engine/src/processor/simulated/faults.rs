@@ -54,11 +54,32 @@ pub enum Fault {
     Scripted,
     /// A flag is set, or a hook is called, at a moment that the plan names.
     Hooked,
+    /// A connect is refused, although somebody listens.
+    Refused,
+    /// A connection is broken off on both ends, with what is on its way.
+    Reset,
+    /// One end of a connection sees the end of the stream, as if the other were gone; the other sees
+    /// a reset.
+    HungUp,
+    /// What is sent travels a thousand times as long.
+    Delayed,
+    /// Each end of a connection keeps a few bytes only, so that who sends has to wait.
+    WindowSmall,
+    /// The kernel ends an operation that completes many times, which the processor begins again.
+    MultishotEnded,
+    /// Something has come, and no buffer is free for it.
+    NoBuffers,
+    /// The buffer of a zero-copy send is out a thousand times as long.
+    NotificationDelayed,
+    /// A connection's traffic was ended in one direction.
+    HalfClosed,
+    /// A connection's stream has ended.
+    StreamEnded,
 }
 
 impl Fault {
     /// Every one.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 28] = [
         Self::ShortTransfer,
         Self::InputOutput,
         Self::NoSpace,
@@ -77,6 +98,30 @@ impl Fault {
         Self::Flipped,
         Self::Scripted,
         Self::Hooked,
+        Self::Refused,
+        Self::Reset,
+        Self::HungUp,
+        Self::Delayed,
+        Self::WindowSmall,
+        Self::MultishotEnded,
+        Self::NoBuffers,
+        Self::NotificationDelayed,
+        Self::HalfClosed,
+        Self::StreamEnded,
+    ];
+
+    /// Those that only a network knows.
+    pub const OF_NETWORKS: [Self; 10] = [
+        Self::Refused,
+        Self::Reset,
+        Self::HungUp,
+        Self::Delayed,
+        Self::WindowSmall,
+        Self::MultishotEnded,
+        Self::NoBuffers,
+        Self::NotificationDelayed,
+        Self::HalfClosed,
+        Self::StreamEnded,
     ];
 
     /// Those that change a source file.
@@ -111,6 +156,9 @@ impl Fault {
 
         let moves_data =
             matches!(kind, K::Read | K::Write | K::ReadVectored | K::WriteVectored | K::CopyRange);
+        if kind.is_of_sockets() {
+            return self.can_befall_socket(kind);
+        }
         match self {
             Self::ShortTransfer => moves_data,
             Self::NoSpace => matches!(
@@ -139,6 +187,28 @@ impl Fault {
             ),
             Self::HoleLie => kind == K::Seek,
             Self::Slow => !matches!(kind, K::Timeout | K::LinkTimeout),
+            _ => false,
+        }
+    }
+}
+
+impl Fault {
+    fn can_befall_socket(self, kind: OperationKind) -> bool {
+        use OperationKind as K;
+
+        let receives = matches!(kind, K::Receive | K::ReceiveMany | K::ReceiveMessage);
+        let sends = matches!(kind, K::Send | K::SendMessage | K::SendZeroCopy);
+        match self {
+            Self::ShortTransfer | Self::Reset => receives || sends,
+            Self::Interrupted => {
+                receives || sends || matches!(kind, K::Accept | K::AcceptMany | K::Connect)
+            }
+            Self::Slow => !matches!(kind, K::AcceptMany | K::ReceiveMany),
+            Self::HungUp => receives,
+            Self::Delayed => sends || matches!(kind, K::Connect | K::Shutdown),
+            Self::Refused | Self::WindowSmall => kind == K::Connect,
+            Self::MultishotEnded => matches!(kind, K::AcceptMany | K::ReceiveMany),
+            Self::NotificationDelayed => kind == K::SendZeroCopy,
             _ => false,
         }
     }
@@ -185,6 +255,36 @@ operation_kinds! {
     DeviceStatus,
     ChangeOwner, ChangeMode, ChangeTimes, GetAttribute, SetAttribute, RemoveAttribute,
     ListAttributes,
+    MakeSocket, Bind, Listen, Accept, AcceptMany, Connect, Shutdown, SocketAddress, Receive,
+    ReceiveMany, ReceiveMessage, Send, SendMessage, SendZeroCopy, SetSocketOption, GetSocketOption,
+    Poll,
+}
+
+impl OperationKind {
+    /// Whether it is an operation on sockets.
+    #[must_use]
+    pub const fn is_of_sockets(self) -> bool {
+        matches!(
+            self,
+            Self::MakeSocket
+                | Self::Bind
+                | Self::Listen
+                | Self::Accept
+                | Self::AcceptMany
+                | Self::Connect
+                | Self::Shutdown
+                | Self::SocketAddress
+                | Self::Receive
+                | Self::ReceiveMany
+                | Self::ReceiveMessage
+                | Self::Send
+                | Self::SendMessage
+                | Self::SendZeroCopy
+                | Self::SetSocketOption
+                | Self::GetSocketOption
+                | Self::Poll
+        )
+    }
 }
 
 /// What goes wrong in one simulation.
@@ -272,7 +372,8 @@ impl FaultPlan {
                 continue;
             }
             let once_in = 5 << random.below(6);
-            for kind in OperationKind::ALL {
+            let kinds = OperationKind::ALL.iter().filter(|kind| !kind.is_of_sockets());
+            for kind in kinds {
                 if fault.can_befall(*kind) && random.once_in(2) {
                     plan.chances.insert((*kind, fault), once_in);
                 }
@@ -285,6 +386,25 @@ impl FaultPlan {
         }
         plan.early_return_once_in = if random.once_in(2) { 0 } else { 2 << random.below(6) };
         plan
+    }
+
+    /// The same for what a network does: its faults are put to the plan.
+    #[must_use]
+    pub fn with_network_swarm(mut self, seed: u64) -> Self {
+        let mut random = Random::new(seed ^ 0x4e45_5457);
+        for fault in Fault::ALL {
+            if random.once_in(2) {
+                continue;
+            }
+            let once_in = 5 << random.below(6);
+            let kinds = OperationKind::ALL.iter().filter(|kind| kind.is_of_sockets());
+            for kind in kinds {
+                if fault.can_befall(*kind) && random.once_in(2) {
+                    self.chances.insert((*kind, fault), once_in);
+                }
+            }
+        }
+        self
     }
 
     /// A fault befalls one of `times` operations of a kind on average.
@@ -397,6 +517,20 @@ impl FaultPlan {
             }
         }
         fate
+    }
+
+    /// Whether a fault strikes an operation of a kind now; counted by who sees to it.
+    pub(super) fn draws(&self, kind: OperationKind, fault: Fault, random: &mut Random) -> bool {
+        random.once_in(self.chances.get(&(kind, fault)).copied().unwrap_or(0))
+    }
+
+    /// Whether a fault strikes an operation of a kind now; counted.
+    pub(super) fn strikes(&self, kind: OperationKind, fault: Fault, random: &mut Random) -> bool {
+        let strikes = self.draws(kind, fault, random);
+        if strikes {
+            self.record.count(fault);
+        }
+        strikes
     }
 
     /// Counts a completion: hooks that are due are called, and source files may change.

@@ -19,8 +19,10 @@ mod inode;
 mod journal;
 mod lies;
 mod names;
+mod network;
 mod open;
 mod perform;
+mod sockets;
 mod walk;
 mod world;
 
@@ -39,9 +41,9 @@ use super::finish::{complete, finish, insert_chain, raw};
 use super::slots::Slots;
 use super::threads::RegisteredFiles;
 use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake};
-use crate::buffer::{Arena, BufferPool};
+use crate::buffer::{Arena, BufferPool, ReceivePool};
 use crate::error::{Errno, Error, ErrorKind};
-use crate::limits::{RETRIES_MAX, SLOTS_MAX};
+use crate::limits::{RECEIVE_BLOCKS_MAX, RETRIES_MAX, SLOTS_MAX};
 use crate::operation::{
     Chain, CompletionEventQueue, File, Operation, OperationId, ProcessorIdentity, RegisteredFile,
     SyncReach, Timeout, Token,
@@ -88,6 +90,10 @@ pub struct SimulatedProcessor {
     begun: BTreeSet<u64>,
     /// Operations that wait for what another operation does.
     waiting: Vec<u32>,
+    /// Operations that wait for a buffer.
+    starved: Vec<u32>,
+    /// What of the network's changes those that wait have seen.
+    changes_seen: u64,
     next_sequence: u64,
     random: Random,
     plan: FaultPlan,
@@ -106,6 +112,8 @@ struct State {
     sequence: u64,
     /// The cancel that came in time.
     verdict: Option<Errno>,
+    /// A cancel came too late: rather than wait, the operation ends.
+    is_to_end: bool,
     has_begun: bool,
 }
 
@@ -140,6 +148,8 @@ impl SimulatedProcessor {
             due: BTreeMap::new(),
             begun: BTreeSet::new(),
             waiting: Vec::new(),
+            starved: Vec::new(),
+            changes_seen: 0,
             next_sequence: 0,
             random: Random::new(seed),
             plan,
@@ -263,6 +273,9 @@ impl SimulatedProcessor {
         self.states[index as usize].key = None;
         let state = self.states[index as usize];
         let is_timeout = matches!(self.slots.operation(index), Operation::Timeout(_));
+        if state.verdict.is_none() && self.slots.operation(index).is_of_sockets() {
+            return self.on_due_socket(index);
+        }
         let result = match state.verdict {
             Some(errno) => Err(errno),
             None if is_timeout => Err(state.fate.errno.unwrap_or(Errno::ETIME)),
@@ -300,7 +313,7 @@ impl SimulatedProcessor {
             return;
         }
         let next = self.slots.entry(index).link.and_then(|link| link.next);
-        let in_time = self.comes_in_time(index);
+        let in_time = self.slots.entry(index).sent.is_none() && self.comes_in_time(index);
         let answer = if in_time { Errno::ETIME } else { Errno::EALREADY };
         if let Some(next) = next {
             finish(&mut self.slots, next, raw(Err(answer)), &mut self.ready);
@@ -317,7 +330,9 @@ impl SimulatedProcessor {
     fn comes_in_time(&mut self, index: u32) -> bool {
         let is_timeout = matches!(self.slots.operation(index), Operation::Timeout(_));
         let is_waiting = self.states[index as usize].key.is_none();
-        let in_time = is_timeout || is_waiting || self.random.once_in(2);
+        let goes_on = self.slots.operation(index).is_multishot();
+        let in_time = is_timeout || is_waiting || goes_on || self.random.once_in(2);
+        self.states[index as usize].is_to_end = !in_time;
         let fault = if in_time { Fault::CancelInTime } else { Fault::CancelTooLate };
         self.plan.record().count(fault);
         in_time
@@ -331,10 +346,8 @@ impl SimulatedProcessor {
             self.plan.record().count(Fault::Reordered);
         }
         self.waiting.retain(|other| *other != index);
-        for other in std::mem::take(&mut self.waiting) {
-            let soon = self.now() + TURN;
-            self.states[other as usize].key = Some(self.schedule(soon, Due::Completion(other)));
-        }
+        self.starved.retain(|other| *other != index);
+        self.wake_waiting();
         if result == 0 {
             self.flip_after_sync(index);
         }
@@ -349,6 +362,23 @@ impl SimulatedProcessor {
             self.begin(next);
         }
         self.plan.on_completion(&self.world, &mut self.random);
+    }
+
+    /// Has those look again that wait for what others do.
+    fn wake_waiting(&mut self) {
+        for other in std::mem::take(&mut self.waiting) {
+            let soon = self.now() + TURN;
+            self.states[other as usize].key = Some(self.schedule(soon, Due::Completion(other)));
+        }
+        self.changes_seen = self.world.lock().network.changes;
+    }
+
+    /// The same, if a socket was closed or something has come of an operation that goes on.
+    fn look_at_network(&mut self) {
+        if !self.waiting.is_empty() && self.world.lock().network.changes != self.changes_seen {
+            self.wake_waiting();
+        }
+        self.feed_starved();
     }
 
     /// Performs what is due, with what the plan has in store for it.
@@ -484,7 +514,9 @@ impl OperationProcessor for SimulatedProcessor {
         self.slots.entry_mut(index).cancel_requested = true;
         let state = self.states[index as usize];
         let is_running = self.slots.entry(index).result.is_none() && state.has_begun;
-        if !is_running || state.verdict.is_some() || !self.comes_in_time(index) {
+        // A send that was made can't be taken back while its buffer is out.
+        let is_sent = self.slots.entry(index).sent.is_some();
+        if !is_running || is_sent || state.verdict.is_some() || !self.comes_in_time(index) {
             return;
         }
         if let Some(key) = state.key {
@@ -492,6 +524,7 @@ impl OperationProcessor for SimulatedProcessor {
         }
         let soon = self.now() + Duration::from_nanos(self.random.below(1000));
         self.waiting.retain(|other| *other != index);
+        self.starved.retain(|other| *other != index);
         let key = self.schedule(soon, Due::Completion(index));
         let state = &mut self.states[index as usize];
         (state.verdict, state.key) = (Some(Errno::ECANCELED), Some(key));
@@ -510,6 +543,7 @@ impl OperationProcessor for SimulatedProcessor {
         self.advance_to(self.now() + TURN);
         loop {
             self.run_due();
+            self.look_at_network();
             let is_enough = self.ready.len() >= at_least as usize || self.slots.held() == 0;
             if is_over || is_enough || deadline.is_some_and(|deadline| self.now() >= deadline) {
                 break;
@@ -544,6 +578,13 @@ impl OperationProcessor for SimulatedProcessor {
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
         let arena = arena(count, block_bytes)?;
         Ok(BufferPool::new(arena, count, block_bytes, None))
+    }
+
+    fn receive_pool(&mut self, count: u32, block_bytes: u32) -> Result<ReceivePool, Errno> {
+        if count == 0 || count > RECEIVE_BLOCKS_MAX || block_bytes == 0 {
+            return Err(Errno::EINVAL);
+        }
+        Ok(ReceivePool::new(arena(count, block_bytes)?, count, block_bytes, None))
     }
 
     fn register_file(&mut self, file: Option<&File>) -> Result<RegisteredFile, Errno> {

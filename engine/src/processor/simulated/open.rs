@@ -231,6 +231,9 @@ impl World {
 
     /// Closes a descriptor: its lock goes with it, and its file if it has no name.
     pub(super) fn close(&mut self, descriptor: u32) {
+        if self.network.has(descriptor) {
+            return self.network.close(descriptor, self.clock);
+        }
         let Some(file) = self.descriptors.remove(&descriptor) else { return };
         let is_pipe = matches!(self.node(file.inode).body, Body::Pipe(_));
         let is_its_user = |other: &OpenFile| other.inode == file.inode && !other.is_path;

@@ -37,6 +37,11 @@ pub(super) fn has_memory(operation: &Operation) -> bool {
             | O::GetAttribute(_)
             | O::SetAttribute(_)
             | O::ListAttributes(_)
+            | O::Receive(_)
+            | O::ReceiveMessage(_)
+            | O::Send(_)
+            | O::SendMessage(_)
+            | O::SendZeroCopy(_)
     )
 }
 
@@ -218,6 +223,7 @@ pub(super) fn perform(
         | Operation::GetAttribute(_)
         | Operation::SetAttribute(_)
         | Operation::ListAttributes(_) => unreachable!("{} has memory", operation.verb()),
+        operation => unreachable!("{} is an operation on sockets", operation.verb()),
     }
 }
 
@@ -274,10 +280,10 @@ pub(super) fn perform_close(
 ) -> Result<u32, Errno> {
     let Some(handle) = close.handle.take() else { return Err(Errno::EBADF) };
     let result = match handle.descriptor() {
-        Descriptor::Kernel(_) => Err(Errno::EBADF),
         Descriptor::Registered(slot) if slot.owner != identity => Err(Errno::EBADF),
         Descriptor::Registered(slot) => slot.replace(None).map(|_| 0).ok_or(Errno::EBADF),
         Descriptor::Simulated(_) => Ok(0),
+        Descriptor::Kernel(_) | Descriptor::Socket(_) => Err(Errno::EBADF),
     };
     drop(handle);
     world.close_released();
@@ -299,7 +305,7 @@ fn at(place: &Place) -> Result<At<'_>, Errno> {
 pub(super) fn of_file(file: &File) -> Result<u32, Errno> {
     match file.descriptor() {
         Descriptor::Simulated(descriptor) => Ok(descriptor.number),
-        Descriptor::Kernel(_) | Descriptor::Registered(_) => Err(Errno::EBADF),
+        _ => Err(Errno::EBADF),
     }
 }
 
@@ -309,6 +315,6 @@ fn of_handle(handle: &Handle, identity: ProcessorIdentity) -> Result<u32, Errno>
         Descriptor::Registered(slot) if slot.owner == identity => {
             of_file(&slot.file().ok_or(Errno::EBADF)?)
         }
-        Descriptor::Kernel(_) | Descriptor::Registered(_) => Err(Errno::EBADF),
+        _ => Err(Errno::EBADF),
     }
 }

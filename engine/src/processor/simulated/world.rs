@@ -18,6 +18,7 @@ use super::attributes::as_kept;
 use super::content::PAGE_BYTES;
 use super::inode::{Attributes, Body, Directory, EntryName, Inode, Number};
 use super::journal::Journal;
+use super::network::Network;
 use super::open::OpenFile;
 use super::walk::At;
 use super::{Fault, content::Content};
@@ -72,6 +73,7 @@ pub(super) struct World {
     pub(super) descriptors: BTreeMap<u32, OpenFile>,
     pub(super) next_descriptor: u32,
     pub(super) released: Released,
+    pub(super) network: Network,
     pub(super) journal: Journal,
     /// Virtual nanoseconds since the start.
     pub(super) clock: u64,
@@ -403,7 +405,8 @@ impl SimulatedWorld {
     /// How many descriptors are open.
     #[must_use]
     pub fn open_descriptors(&self) -> usize {
-        self.lock().descriptors.len()
+        let world = self.lock();
+        world.descriptors.len() + world.network.count()
     }
 
     /// What is open, by path where it has one: for messages of tests.
@@ -411,7 +414,8 @@ impl SimulatedWorld {
     pub fn open_files(&self) -> Vec<String> {
         let world = self.lock();
         let open: BTreeSet<Number> = world.descriptors.values().map(|it| it.inode).collect();
-        open.into_iter().map(|number| format!("{:?}", world.path_of(number))).collect()
+        let files = open.into_iter().map(|number| format!("{:?}", world.path_of(number)));
+        files.chain(std::iter::repeat_n("a socket".into(), world.network.count())).collect()
     }
 
     /// Free bytes of the file system at `path`; none if there is no such path.
@@ -530,6 +534,7 @@ impl SimulatedWorld {
     pub fn after_kill(&self) -> Self {
         let mut world = self.lock().clone();
         world.released = Released::default();
+        world.network = Network::default();
         for number in world.descriptors.keys().copied().collect::<Vec<_>>() {
             world.close(number);
         }
@@ -577,6 +582,7 @@ impl World {
             descriptors: BTreeMap::new(),
             next_descriptor: 0,
             released: Released::default(),
+            network: Network::default(),
             journal: Journal::default(),
             clock: 0,
             user: 0,
