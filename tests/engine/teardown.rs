@@ -5,7 +5,8 @@
 //! with a pattern once it came back, and must still hold the pattern when the device is done.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use nix::unistd::pipe2;
 use ucp_engine::buffer::{Buffer, BufferPool, Lease};
 use ucp_engine::operation::*;
 use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
-use ucp_engine::{CompletionEvent, Operation, OperationProcessor};
+use ucp_engine::{CompletionEvent, Operation, OperationProcessor, Proactor};
 
 use crate::require_io_uring;
 use crate::support::{scratch, tasks};
@@ -315,6 +316,166 @@ fn an_opened_file_that_nobody_claims_is_closed() {
         drop(processor);
         assert_eq!(descriptors_of(&path), 0, "events and drop close what nobody claims");
     }
+}
+
+#[test]
+fn drop_waits_for_sockets_and_disk_in_flight() {
+    require_io_uring!();
+    let scratch = scratch::directory();
+    let path = scratch.path().join("file");
+    let file = direct_file(&path);
+    for mut processor in cancellers() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = Socket::from_fd(listener.into());
+        let pool = pool_of(&mut *processor);
+        let received = processor.receive_pool(8, 4096).unwrap();
+        let mut peers = Vec::new();
+        for number in 0..4 {
+            let (socket, mut peer) = connection(&listener, address);
+            peer.write_all(b"early").unwrap();
+            let lease = || pool.lease().unwrap();
+            accept(&mut *processor, Receive::new(&socket, lease()));
+            accept(&mut *processor, Receive::new(&socket, lease()));
+            let buffers = vec![lease().into()];
+            accept(&mut *processor, ReceiveMessage { socket: socket.clone(), buffers });
+            accept(&mut *processor, Send::new(&socket, lease()));
+            accept(&mut *processor, SendZeroCopy::new(&socket, lease()));
+            accept(&mut *processor, read(&file, lease(), offset(number)));
+            accept(&mut *processor, Poll::socket(&socket, PollEvents::READABLE));
+            peers.push(peer);
+            let (socket, mut peer) = connection(&listener, address);
+            accept(&mut *processor, ReceiveMany { socket, pool: received.clone() });
+            peer.write_all(b"early").unwrap();
+            peers.push(peer);
+        }
+        accept(&mut *processor, Accept { listener: listener.clone(), socket: None });
+        accept(&mut *processor, AcceptMany { listener: listener.clone() });
+        let waiting: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+        submit(&mut *processor);
+        // What is to come now finds no processor.
+        drop((processor, listener));
+        assert_eq!(pool.available(), BLOCKS as usize, "every buffer came back");
+        assert_eq!(received.on_loan(), 0);
+        let leases = patterned(&pool);
+        peers.iter_mut().for_each(|peer| drop(peer.write_all(b"late")));
+        read_with_the_device(&path);
+        for lease in leases {
+            assert!(lease.iter().all(|byte| *byte == PATTERN), "the kernel wrote after the drop");
+        }
+        for mut peer in peers.into_iter().chain(waiting) {
+            peer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            let end = peer.read_to_end(&mut Vec::new()).map_err(|error| error.kind());
+            assert_ne!(end, Err(ErrorKind::WouldBlock), "every socket is closed");
+        }
+    }
+}
+
+#[test]
+fn an_accepted_connection_that_nobody_takes_is_closed() {
+    let _hold = crate::support::machine::shared();
+    for mut processor in processors() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = Socket::from_fd(listener.into());
+        accept(&mut *processor, AcceptMany { listener });
+        let mut clients: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let events = wait(&mut *processor, 4);
+        assert!(events.iter().all(|event| matches!(event.end, End::More(Part::Socket(_)))));
+        drop(events);
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the event's socket is closed");
+        }
+        // These the drop of the processor finds, accepted or not.
+        let mut clients: Vec<_> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+        submit(&mut *processor);
+        drop(processor);
+        for client in &mut clients {
+            let end = client.read(&mut [0; 1]);
+            assert!(matches!(end, Ok(0) | Err(_)), "its socket is closed");
+        }
+    }
+}
+
+#[test]
+fn a_connection_accepted_for_a_task_that_has_gone_is_closed() {
+    let _hold = crate::support::machine::shared();
+    for processor in processors() {
+        let proactor = Proactor::new(processor);
+        let initiator = proactor.initiator();
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let listener = proactor.block_on(initiator.listen(anywhere)).unwrap();
+        let address = proactor.block_on(initiator.own_address(&listener)).unwrap();
+        for is_submitted in [false, true] {
+            let mut accepting = Box::pin(initiator.accept(&listener));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(accepting.as_mut().poll(&mut context).is_pending());
+            if is_submitted {
+                proactor.turn(Duration::ZERO).unwrap();
+            }
+            let mut client = TcpStream::connect(address.internet().unwrap()).unwrap();
+            drop(accepting);
+            // It was cancelled, or had the connection: which then was closed, and else is there.
+            while proactor.in_flight() > 0 {
+                proactor.turn(Duration::from_millis(10)).unwrap();
+            }
+            client.set_nonblocking(true).unwrap();
+            let is_taken = client.read(&mut [0; 1]).is_ok();
+            if !is_taken {
+                drop(proactor.block_on(initiator.accept(&listener)).unwrap());
+            }
+            client.set_nonblocking(false).unwrap();
+            assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "somebody closed it");
+        }
+    }
+}
+
+#[test]
+fn a_receive_without_buffers_is_not_begun_again() {
+    require_io_uring!();
+    let mut kernel = KernelProcessor::new(8, 1).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (socket, mut peer) = connection(&Socket::from_fd(listener.into()), address);
+    let pool = kernel.receive_pool(1, 2).unwrap();
+    accept(&mut kernel, ReceiveMany { socket, pool });
+    peer.write_all(b"hello").unwrap();
+    let mut pieces = wait(&mut kernel, 1);
+    // Nothing can come: so nothing is waited for, and the ring is not asked again and again.
+    let mut events = CompletionEventQueue::default();
+    kernel.submit_and_wait(1, None, &mut events).unwrap();
+    assert!(events.is_empty());
+    for rest in [&b"ll"[..], b"o"] {
+        drop(pieces);
+        pieces = wait(&mut kernel, 1);
+        assert!(matches!(&pieces[0].end, End::More(Part::Bytes(bytes)) if **bytes == *rest));
+    }
+}
+
+#[test]
+fn what_the_kernel_ends_when_its_queue_is_full_goes_on() {
+    require_io_uring!();
+    let mut kernel = KernelProcessor::new(8, 1).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let listener = Socket::from_fd(listener.into());
+    accept(&mut kernel, AcceptMany { listener });
+    let _clients: Vec<_> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let events = wait(&mut kernel, 100);
+    assert!(events.iter().all(|event| matches!(event.end, End::More(Part::Socket(_)))));
+    assert_eq!(kernel.in_flight(), 1, "it still accepts");
+}
+
+/// A connection to a listener: the end that an engine serves, and the other.
+fn connection(listener: &Socket, address: SocketAddr) -> (Socket, TcpStream) {
+    let peer = TcpStream::connect(address).unwrap();
+    let fd = listener.fd().unwrap().try_clone_to_owned().unwrap();
+    let (accepted, _) = TcpListener::from(fd).accept().unwrap();
+    (Socket::from_fd(accepted.into()), peer)
+}
+
+fn pool_of(processor: &mut dyn OperationProcessor) -> BufferPool {
+    processor.buffer_pool(BLOCKS, BLOCK_BYTES).unwrap()
 }
 
 #[test]

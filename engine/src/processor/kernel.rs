@@ -947,12 +947,14 @@ impl Wake for BellWaker {
 #[cfg(test)]
 mod tests {
     use io_uring::opcode::Nop;
+    use nix::libc;
 
     use super::*;
-    use crate::operation::Timeout;
+    use crate::operation::{AcceptMany, End, Released, SendZeroCopy, Timeout};
 
-    /// Of the kernel's `io_uring.h`: IORING_CQE_F_MORE.
+    /// Of the kernel's `io_uring.h`: IORING_CQE_F_MORE, IORING_CQE_F_NOTIF.
     const MORE: u32 = 2;
+    const NOTIFICATION: u32 = 8;
 
     #[test]
     fn a_completion_that_names_an_ended_operation_is_counted_and_harmless() {
@@ -987,5 +989,85 @@ mod tests {
         let last = Completion::new(user_data, 0, 0);
         on_completion(&mut slots, &mut groups, last, &mut events);
         assert_eq!((slots.held(), events.len()), (0, 1));
+    }
+
+    /// What a slot table tells of completions that a kernel could have written.
+    fn reap(operation: impl Into<Operation>, completions: &[(i32, u32)]) -> Vec<String> {
+        let mut slots = Slots::new(8);
+        let mut events = CompletionEventQueue::default();
+        let index = slots.insert(operation.into(), Token::default()).unwrap();
+        let user_data = user_data(Kind::Operation, slots.id(index));
+        let mut told = Vec::new();
+        for (result, flags) in completions {
+            let completion = Completion::new(user_data, *result, *flags);
+            let reaped = on_completion(&mut slots, &mut Groups::default(), completion, &mut events);
+            let is_unarmed = matches!(reaped, Reaped::Unarmed(_));
+            let events = std::iter::from_fn(|| events.pop()).map(|event| match event.end {
+                End::More(_) => format!("part {:?}", event.result.unwrap()),
+                End::Last(_) => format!("last {:?}", event.result.map_err(|error| error.errno)),
+            });
+            let events: Vec<_> = events.collect();
+            told.push(format!("{} held {is_unarmed} {}", slots.held(), events.join(" ")));
+        }
+        told
+    }
+
+    fn zero_copy() -> SendZeroCopy {
+        SendZeroCopy::new(&Socket::simulated(0, Released::default()), vec![0; 9])
+    }
+
+    #[test]
+    fn the_buffer_of_a_zero_copy_send_is_held_until_its_notification() {
+        let sent = reap(zero_copy(), &[(5, MORE), (0, NOTIFICATION)]);
+        assert_eq!(sent, ["1 held false part 5", "0 held false last Ok(5)"]);
+        let failed = reap(zero_copy(), &[(-libc::EPIPE, MORE), (0, NOTIFICATION)]);
+        assert_eq!(failed, ["1 held false ", "0 held false last Err(EPIPE)"]);
+        let copied = reap(zero_copy(), &[(5, 0)]);
+        assert_eq!(copied, ["0 held false last Ok(5)"], "there is no notification");
+    }
+
+    #[test]
+    fn an_operation_that_completes_many_times_keeps_its_slot_until_it_fails() {
+        let listener = Socket::simulated(0, Released::default());
+        let fd = || {
+            let event = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC).unwrap();
+            OwnedFd::from(event).into_raw_fd()
+        };
+        let ended_by_the_kernel = [(fd(), MORE), (fd(), 0), (-libc::ECANCELED, 0)];
+        assert_eq!(
+            reap(AcceptMany { listener }, &ended_by_the_kernel),
+            ["1 held false part 0", "1 held true part 0", "0 held false last Err(ECANCELED)"],
+        );
+    }
+
+    #[test]
+    fn zero_copy_is_given_up_on_a_socket_where_the_kernel_copies() {
+        let Ok(mut kernel) = KernelProcessor::new(8, 1) else { return };
+        if !kernel.opcodes.has_zero_copy() {
+            return;
+        }
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _server = listener.accept().unwrap();
+        let socket = Socket::from_fd(client.into());
+        // As if nobody knew that this is the loopback device.
+        socket.note_zero_copy(ZeroCopy::Possible);
+        let mut counts = Vec::new();
+        for _ in 0..2 {
+            let send = SendZeroCopy::new(&socket, vec![7; 5000]);
+            kernel.accept(send.into(), Token::default()).unwrap();
+            let mut events = CompletionEventQueue::default();
+            let mut count = 0;
+            while kernel.in_flight() > 0 {
+                kernel.submit_and_wait(1, None, &mut events).unwrap();
+                while let Some(event) = events.pop() {
+                    assert_eq!(event.result, Ok(5000));
+                    count += 1;
+                }
+            }
+            counts.push(count);
+        }
+        assert_eq!(counts, [2, 1], "the second is a plain send");
+        assert_eq!(socket.zero_copy(), ZeroCopy::Copied);
     }
 }
