@@ -22,19 +22,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let configuration = Configuration { engine, capacity: 4096, ..Configuration::default() };
     let proactor = Proactor::start(&configuration)?;
     let listener = proactor.block_on(proactor.initiator().listen(address))?;
-    serve(&proactor, &listener, u32::MAX)?;
+    let pool = proactor.initiator().receive_pool(1024, 16 << 10)?;
+    serve(&proactor, &listener, &pool, u32::MAX)?;
     Ok(())
 }
 
-/// Serves so many connections that come to a listener.
+/// Serves so many connections that come to a listener, with the buffers of a pool.
 ///
 /// # Errors
 ///
 /// If the listener fails. What a connection fails with ends that connection only.
-pub fn serve(proactor: &Proactor, listener: &Socket, connections: u32) -> Result<(), Error> {
+pub fn serve(
+    proactor: &Proactor,
+    listener: &Socket,
+    pool: &ReceivePool,
+    connections: u32,
+) -> Result<(), Error> {
     let initiator = proactor.initiator();
-    let pool = initiator.receive_pool(1024, 16 << 10);
-    let pool = pool.map_err(|errno| Error::from_errno("make buffers", errno))?;
     proactor.block_on(async {
         let mut incoming = initiator.accept_many(listener);
         let mut tasks = Vec::new();

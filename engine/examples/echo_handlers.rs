@@ -28,22 +28,26 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let configuration = Configuration { engine, capacity: 4096, ..Configuration::default() };
     let proactor = Proactor::start(&configuration)?;
     let listener = proactor.block_on(proactor.initiator().listen(address))?;
-    serve(&proactor, &listener, u32::MAX)?;
+    let pool = proactor.initiator().receive_pool(1024, 16 << 10)?;
+    serve(&proactor, &listener, &pool, u32::MAX)?;
     Ok(())
 }
 
-/// Serves so many connections that come to a listener.
+/// Serves so many connections that come to a listener, with the buffers of a pool.
 ///
 /// # Errors
 ///
 /// If the listener fails. What a connection fails with ends that connection only.
-pub fn serve(proactor: &Proactor, listener: &Socket, connections: u32) -> Result<()> {
-    let pool = proactor.initiator().receive_pool(1024, 16 << 10);
-    let pool = pool.map_err(|errno| Error::from_errno("make buffers", errno))?;
+pub fn serve(
+    proactor: &Proactor,
+    listener: &Socket,
+    pool: &ReceivePool,
+    connections: u32,
+) -> Result<()> {
     let echo = Echo {
         listener: listener.clone(),
         accepting: None,
-        pool,
+        pool: pool.clone(),
         connections: Vec::new(),
         free: Vec::new(),
         left: connections,

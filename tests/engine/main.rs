@@ -10,6 +10,7 @@ mod confinement;
 mod conformance;
 mod disturbance;
 mod durability;
+mod echo;
 mod examples;
 mod flips;
 mod mirror;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ucp_engine::buffer::Buffer;
+use ucp_engine::buffer::{Buffer, ReceivePool};
 use ucp_engine::operation::*;
 use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
 use ucp_engine::random::Random;
@@ -22,8 +22,8 @@ mod echo_async;
 #[allow(dead_code, unreachable_pub, reason = "an example is a program")]
 mod echo_handlers;
 
-type Serve = fn(&Proactor, &Socket, u32) -> Result<(), ucp_engine::Error>;
-const SERVERS: [(&str, Serve); 2] =
+pub(crate) type Serve = fn(&Proactor, &Socket, &ReceivePool, u32) -> Result<(), ucp_engine::Error>;
+pub(crate) const SERVERS: [(&str, Serve); 2] =
     [("handlers", echo_handlers::serve), ("tasks", echo_async::serve)];
 
 fn processors(capacity: u32) -> Vec<(&'static str, Box<dyn OperationProcessor>)> {
@@ -50,6 +50,10 @@ fn listen(proactor: &Proactor) -> (Socket, SocketAddr) {
         let address = initiator.own_address(&listener).await.unwrap();
         (listener, address.internet().unwrap())
     })
+}
+
+fn pool(proactor: &Proactor) -> ReceivePool {
+    proactor.initiator().receive_pool(64, 4096).unwrap()
 }
 
 /// Sends `bytes` in pieces of random sizes while it receives, and returns what came back.
@@ -104,7 +108,7 @@ fn examples_echo_every_byte_of_every_connection() {
                         })
                     })
                     .collect();
-                serve(&proactor, &listener, CLIENTS).unwrap();
+                serve(&proactor, &listener, &pool(&proactor), CLIENTS).unwrap();
                 for client in clients {
                     client.join().unwrap_or_else(|_| panic!("{server} on {name}"));
                 }
@@ -129,7 +133,7 @@ fn a_client_that_breaks_off_ends_its_connection_only() {
                     drop(rude);
                     assert_eq!(echoed(address, b"hello", 1), b"hello", "{server} on {name}");
                 });
-                serve(&proactor, &listener, 2).unwrap();
+                serve(&proactor, &listener, &pool(&proactor), 2).unwrap();
                 clients.join().unwrap();
             });
             settle(&proactor, name);
@@ -173,7 +177,7 @@ fn ten_thousand_connections_are_served() {
                     }
                 }
             });
-            echo_handlers::serve(&proactor, &listener, CONNECTIONS).unwrap();
+            echo_handlers::serve(&proactor, &listener, &pool(&proactor), CONNECTIONS).unwrap();
             clients.join().unwrap();
         });
         settle(&proactor, name);

@@ -93,14 +93,16 @@ impl SimulatedProcessor {
         self.states[index as usize].key = Some(key);
     }
 
-    /// Has those go on that wait for a buffer, if there is one.
+    /// Has one go on that waits for a buffer, the oldest for which there is one: the next one may find
+    /// none.
     pub(super) fn feed_starved(&mut self) {
-        for index in std::mem::take(&mut self.starved) {
-            let Operation::ReceiveMany(it) = self.slots.operation(index) else { continue };
-            match it.pool.has_free() {
-                true => self.schedule_again(index, self.now()),
-                false => self.starved.push(index),
-            }
+        let is_fed = |index: &u32| match self.slots.operation(*index) {
+            Operation::ReceiveMany(it) => it.pool.has_free(),
+            _ => false,
+        };
+        if let Some(place) = self.starved.iter().position(is_fed) {
+            let index = self.starved.remove(place);
+            self.schedule_again(index, self.now());
         }
     }
 

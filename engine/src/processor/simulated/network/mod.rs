@@ -66,6 +66,8 @@ pub(super) struct Path {
 
 /// How long news travel that a descriptor brings which its last owner gave up.
 const CLOSING: u64 = 20_000;
+/// A descriptor that no socket has.
+const NOBODY: u32 = u32::MAX;
 /// The first port that is given to who asks for any.
 const PORT_FIRST: u16 = 32_768;
 
@@ -348,9 +350,11 @@ impl Network {
         let peer = connection.peer;
         connection.incoming.cut(now);
         connection.incoming.push_end(now);
-        connection.peer = u32::MAX;
+        connection.peer = NOBODY;
         self.changes += 1;
         if let Some(peer) = self.connection_mut(peer) {
+            // What it sends meanwhile goes nowhere.
+            peer.peer = NOBODY;
             peer.break_off(now + CLOSING);
         }
         true
