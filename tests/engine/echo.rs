@@ -62,7 +62,7 @@ fn simulate(seed: u64) -> FaultRecord {
     let address: SocketAddr = host.parse().unwrap();
     let listener = proactor.block_on(initiator.listen(address)).unwrap();
     // Few sizes: each takes a mapping, which is used again.
-    let (count, bytes) = ([1, 3][below(&mut random, 2)], [1, 7, 300][below(&mut random, 3)]);
+    let (count, bytes) = ([1, 3][below(&mut random, 2)], [3, 16, 300][below(&mut random, 3)]);
     let pool = initiator.receive_pool(count, bytes).unwrap();
     let clients = u32::try_from(1 + random.below(3)).unwrap();
     let finished = Rc::new(RefCell::new(Vec::new()));
