@@ -28,6 +28,10 @@ fn parts(copied: &Copied<'_>) -> Vec<String> {
     if copied.is_shared == Some(true) {
         parts.push("its extents are shared with the source's".to_owned());
     }
+    if copied.resumed_bytes > 0 {
+        let there = Bytes(copied.resumed_bytes);
+        parts.push(format!("{there} of it were there, from a copy that was interrupted"));
+    }
     if let Some(holes @ 1..) = copied.holes_bytes {
         parts.push(format!("{} of it are holes", Bytes(holes)));
     }

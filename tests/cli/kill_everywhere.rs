@@ -44,6 +44,9 @@ const FILES: [(&str, usize); 4] = [("a", 10), ("b/c", 70_000), ("b/d", 300_001),
 /// One that is moved in blocks, with room reserved and its end cut.
 const LARGE: [(&str, usize); 1] = [("b/large", (16 << 20) + 3)];
 
+/// One that keeps a journal.
+const JOURNALLED: [(&str, usize); 1] = [("b/large", (128 << 20) + 3)];
+
 type Files = [(&'static str, usize)];
 
 /// What is copied, how, and over what.
@@ -153,6 +156,10 @@ impl Copy {
         };
         assert!(contents("new") == contents("target"), "{what}: the second run completes");
         assert_eq!(leftovers(&place.path("")), Vec::<PathBuf>::new(), "{what}: nothing is left");
+        for (name, _) in self.files {
+            let journal = xattr::get(place.path(format!("target/{name}")), "user.ucp.journal");
+            assert_eq!(journal.unwrap(), None, "{what}: {name} is published with its journal");
+        }
         if self.options.contains(&"-a") {
             let inode = |name: &str| fs::metadata(place.path(name)).unwrap().ino();
             assert_eq!(inode("target/a"), inode("target/b/twin"), "{what}: one file");
@@ -181,6 +188,14 @@ fn a_copy_over_existing_files_survives_a_kill_at_every_call() {
 fn a_copy_in_blocks_survives_a_kill_at_every_call() {
     let options = &["--direct=on", "--block-size=4M"];
     kill(Copy { options, files: &LARGE, has_old: true }, 10);
+}
+
+#[test]
+fn a_copy_that_keeps_a_journal_survives_a_kill_at_every_call() {
+    let into_stage = &["--block-size=64M", "--depth=1"];
+    kill(Copy { options: into_stage, files: &JOURNALLED, has_old: false }, 10);
+    let in_the_open = &["--block-size=64M", "--depth=1", "--stage=never"];
+    kill(Copy { options: in_the_open, files: &JOURNALLED, has_old: false }, 10);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::support::{Background, Scratch, UCP, bytes, leftovers, run, until};
 type Spoil<'a> = &'a dyn Fn(&Scratch);
 
 /// Large enough to keep a journal.
-const SIZE: usize = 256 << 20;
+pub(super) const SIZE: usize = 256 << 20;
 /// Of these a copy notes only what is whole.
 const EVERY: u64 = 64 << 20;
 /// Bytes of a journal's header, and of a record.
@@ -27,7 +27,7 @@ fn journal(scratch: &Scratch) -> Option<PathBuf> {
 }
 
 /// Content whose blocks all differ, made faster than byte by byte.
-fn content(seed: u64) -> Vec<u8> {
+pub(super) fn content(seed: u64) -> Vec<u8> {
     let block = bytes(1 << 20, seed);
     let mut content = Vec::with_capacity(SIZE);
     for number in 0..SIZE / block.len() {

@@ -12,6 +12,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use super::resume::{SIZE as LARGE, content};
 use super::support::{
     Background, Ran, Scratch, UCP, bytes, in_mount_namespace, leftovers, listing, make_odd_tree,
     run, set_times, until,
@@ -450,4 +451,122 @@ impl Scratch {
         self.make_directory(name);
         self.write(format!("{name}/below"), "below");
     }
+}
+
+const JOURNAL: &str = "user.ucp.journal";
+
+/// What a test does to what was left of the large file.
+type Spoil<'a> = &'a dyn Fn(&Scratch, &Path);
+
+/// A tree with a large file in it that is copied slowly, killed when half of that is written. Returns
+/// where it lies.
+fn kill_half_way(scratch: &Scratch, options: &[&str]) -> PathBuf {
+    scratch.make_directory("tree/below");
+    scratch.write("tree/small", "small");
+    scratch.write("tree/below/large", content(5));
+    scratch.set_mode("tree/below/large", 0o440);
+    settle();
+    let options = [&["--limit-rate=512M", "--reflink=never"], options].concat();
+    let mut copy = Background::start(&mut ucp(scratch, &options));
+    let large = || stage(scratch).map(|stage| stage.join("below/large"));
+    let noted = || {
+        let journal = xattr::get(large()?, JOURNAL).ok()??;
+        Some(u64::from_le_bytes(journal.get(112..120)?.try_into().unwrap()))
+    };
+    until("half of it is copied", || {
+        noted().is_some_and(|end| end >= LARGE as u64 / 2) || copy.has_ended()
+    });
+    assert!(!copy.has_ended(), "it ended too early");
+    copy.signal(Signal::SIGKILL);
+    copy.end();
+    large().unwrap()
+}
+
+/// Copies the tree again; returns how many bytes of the large file were there.
+fn resumed(scratch: &Scratch, options: &[&str]) -> u64 {
+    let ran = run(&mut ucp(scratch, &[&["--json", "--reflink=never"], options].concat()));
+    is_complete(scratch);
+    let lines = ran.exits(0).stdout().lines();
+    let lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter_map(|line| line["resumed_bytes"].as_u64()).sum()
+}
+
+#[test]
+fn a_large_file_in_a_tree_goes_on_where_it_stopped() {
+    for (engine, direct) in [("uring", "on"), ("uring", "off"), ("threads", "on")] {
+        let scratch = Scratch::new();
+        let options = [format!("--engine={engine}"), format!("--direct={direct}")];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        kill_half_way(&scratch, &options);
+        let there = resumed(&scratch, &options);
+        assert!(there >= LARGE as u64 / 2, "{options:?}: {there}");
+    }
+}
+
+#[test]
+fn a_large_file_in_a_tree_that_is_not_as_it_was_begins_again() {
+    let cases: [(&str, Spoil<'_>); 6] = [
+        ("a flipped journal", &|_, large| {
+            let mut journal = xattr::get(large, JOURNAL).unwrap().unwrap();
+            journal[113] ^= 1;
+            xattr::set(large, JOURNAL, &journal).unwrap();
+        }),
+        ("the journal of another", &|_, large| {
+            let journal = xattr::get(large, JOURNAL).unwrap().unwrap();
+            let content = fs::read(large).unwrap();
+            fs::remove_file(large).unwrap();
+            fs::write(large.with_file_name("other"), "takes the inode").unwrap();
+            fs::write(large, content).unwrap();
+            xattr::set(large, JOURNAL, &journal).unwrap();
+            fs::set_permissions(large, fs::Permissions::from_mode(0o600)).unwrap();
+        }),
+        ("no journal", &|_, large| xattr::remove(large, JOURNAL).unwrap()),
+        ("other rights", &|_, large| {
+            fs::set_permissions(large, fs::Permissions::from_mode(0o644)).unwrap();
+        }),
+        ("cut", &|_, large| {
+            fs::OpenOptions::new().write(true).open(large).unwrap().set_len(1 << 20).unwrap();
+        }),
+        ("another source", &|scratch, _| {
+            let mut content = scratch.read("tree/below/large");
+            content[7] ^= 1;
+            scratch.write("tree/below/large", content);
+        }),
+    ];
+    for (what, spoil) in cases {
+        let scratch = Scratch::new();
+        let large = kill_half_way(&scratch, &[]);
+        spoil(&scratch, &large);
+        assert_eq!(resumed(&scratch, &[]), 0, "{what}");
+    }
+}
+
+#[test]
+fn a_large_file_in_a_tree_that_is_still_being_written_begins_again() {
+    let scratch = Scratch::new();
+    let large = kill_half_way(&scratch, &[]);
+    // As what the ring of a killed process has in flight.
+    let held = fs::File::open(large).unwrap();
+    let _lock = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive).unwrap();
+    assert_eq!(resumed(&scratch, &[]), 0);
+}
+
+#[test]
+fn ctrl_c_keeps_a_large_file_in_a_stage_that_is_half_copied() {
+    let scratch = Scratch::new();
+    scratch.make_directory("tree");
+    scratch.write("tree/large", vec![3; LARGE]);
+    settle();
+    let options = ["--limit-rate=256M", "--reflink=never"];
+    let mut copy = Background::start(&mut ucp(&scratch, &options));
+    until("the signals are taken care of", || copy.blocks(Signal::SIGINT));
+    let has_journal = || {
+        let journal = xattr::get(stage(&scratch)?.join("large"), JOURNAL).ok()??;
+        Some(u64::from_le_bytes(journal.get(112..120)?.try_into().unwrap()) >= LARGE as u64 / 2)
+    };
+    until("half of it is copied", || has_journal() == Some(true) || copy.has_ended());
+    copy.signal(Signal::SIGINT);
+    copy.end().exits(130).says(&["of copy are kept in .ucp-", "to go on: ", "-T tree copy"]);
+    let there = resumed(&scratch, &[]);
+    assert!(there >= LARGE as u64 / 2, "{there}");
 }

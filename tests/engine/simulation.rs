@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use ucp_engine::copy::{
     Cancellation, Direct, Durability, Event, Holes, Keep, KeepMode, LookAhead, Observer,
-    PipelineMode, Preserve, Progress, Reflink, Request, Resume, Stage, Summary, TargetRole,
-    copy_on,
+    PipelineMode, Preserve, Progress, Publication, Reflink, Request, Resume, Stage, Summary,
+    TargetRole, copy_on,
 };
 use ucp_engine::digest::Algorithm;
 use ucp_engine::operation::{FileKind, FileTimes};
@@ -35,8 +35,8 @@ const SIMULATIONS: u64 = 10_000;
 /// Where the kernel tells which boot it is.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The attribute that a stage is marked with.
-const MARK: &[u8] = b"user.ucp.stage";
+/// The attributes that a stage, and a large file in it, are marked with.
+const MARKS: [&[u8]; 2] = [b"user.ucp.stage", b"user.ucp.journal"];
 
 type Tree = BTreeMap<PathBuf, TreeEntry>;
 
@@ -71,6 +71,7 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
         "killed",
         "gone on with after a kill",
         "gone on with after a cancellation",
+        "gone on with in the middle of a file of a stage",
         "power cut",
         "power cut meanwhile",
         "done before a power cut",
@@ -94,6 +95,8 @@ struct Told {
     copied: BTreeSet<PathBuf>,
     /// What an interrupted copy had left whole: no target is said to be up to date otherwise.
     taken_over: BTreeSet<PathBuf>,
+    /// Files in stages of which an interrupted copy had left a part.
+    resumed: BTreeSet<PathBuf>,
     /// What is on stable storage, and whether with all that was copied below it.
     done: Vec<(PathBuf, bool)>,
 }
@@ -107,6 +110,9 @@ impl Observer for Listener {
         match event {
             Event::Copied(copied) => {
                 told.copied.insert(copied.target.to_owned());
+                if copied.resumed_bytes > 0 && copied.publication == Publication::Staged {
+                    told.resumed.insert(copied.target.to_owned());
+                }
             }
             Event::UpToDate { target, .. } => drop(told.taken_over.insert((*target).to_owned())),
             Event::Done(done) => told.done.push((done.target.to_owned(), done.is_tree)),
@@ -177,7 +183,7 @@ impl Scenario {
         }
         if random.once_in(5) {
             let cancellation = cancellation.clone();
-            plan = plan.call_after(random.below(60), move |_| cancellation.cancel());
+            plan = plan.call_after(random.below(120), move |_| cancellation.cancel());
         }
         if random.once_in(2) {
             let killed = Rc::clone(&killed);
@@ -253,8 +259,9 @@ impl Scenario {
             *counts.entry("done before a power cut".to_owned()).or_default() += done;
             // What was not synced is taken for copied by nobody.
             world.add_file(BOOT, "22222222-2222-4222-8222-222222222222\n");
-            let taken_over = self.check_second_run(&world, &record);
-            assert_eq!(taken_over, 0, "seed {}: taken over after a power cut", self.seed);
+            let told = self.check_second_run(&world, &record);
+            let taken: Vec<_> = told.taken_over.iter().chain(&told.resumed).collect();
+            assert!(taken.is_empty(), "seed {}: {taken:?} after a power cut", self.seed);
         }
         let told = listener.0.lock().unwrap().clone();
         let done = self.check_done(&self.world.crash(!self.seed), &told, &record);
@@ -272,12 +279,17 @@ impl Scenario {
                 world
             };
             self.check_published(&world, &record, "after a second kill");
-            if self.check_second_run(&world, &record) > 0 {
+            let told = self.check_second_run(&world, &record);
+            if !told.taken_over.is_empty() {
                 count("gone on with after a kill");
+            }
+            if !told.resumed.is_empty() {
+                count("gone on with in the middle of a file of a stage");
             }
         } else if outcome.is_ok_and(|it| it.was_cancelled) || random.once_in(4) {
             count("second run");
-            if self.check_second_run(&self.world, &record) > 0 {
+            let told = self.check_second_run(&self.world, &record);
+            if !told.taken_over.is_empty() || !told.resumed.is_empty() {
                 count("gone on with after a cancellation");
             }
         }
@@ -377,8 +389,7 @@ impl Scenario {
             if !path.starts_with("/target") || is_temporary(path) {
                 continue;
             }
-            let is_marked = entry.attributes.contains_key(MARK);
-            assert!(!is_marked, "seed {seed}: {path:?} is published with its mark {when}");
+            assert!(!is_marked(entry), "seed {seed}: {path:?} is published with its mark {when}");
             let old = self.before.get(path);
             if entry.status.kind != FileKind::Regular || old.is_some_and(|old| is_same(old, entry))
             {
@@ -511,8 +522,8 @@ impl Scenario {
     }
 
     /// A second run, in which nothing goes wrong, copies everything and leaves nothing behind.
-    /// Returns how many files of the first one it took over.
-    fn check_second_run(&self, world: &SimulatedWorld, record: &FaultRecord) -> usize {
+    /// Returns what it has told of.
+    fn check_second_run(&self, world: &SimulatedWorld, record: &FaultRecord) -> Told {
         let seed = self.seed;
         let source_before = tree(world, "/source");
         if variable("UCP_SEED").is_some() {
@@ -545,7 +556,7 @@ impl Scenario {
                 has_link || !is_temporary(&path),
                 "seed {seed}: {path:?} ({kind:?}) was left behind"
             );
-            assert!(!entry.attributes.contains_key(MARK), "seed {seed}: {path:?} has its mark");
+            assert!(!is_marked(&entry), "seed {seed}: {path:?} has its mark");
         }
         for (source, target) in self.names.iter().filter(|_| !has_link) {
             let Some(original) = source_before.get(source) else { continue };
@@ -558,9 +569,9 @@ impl Scenario {
         if record.changes().is_empty() && !has_link && is_made_anew {
             self.check_complete(world, record, "after the second run");
         }
-        let told = listener.0.lock().unwrap();
+        let told = listener.0.lock().unwrap().clone();
         assert_eq!(summary.up_to_date, told.taken_over.len() as u64, "seed {seed}");
-        told.taken_over.len()
+        told
     }
 }
 
@@ -573,6 +584,10 @@ fn tree(world: &SimulatedWorld, root: &str) -> Tree {
 fn is_same(one: &TreeEntry, other: &TreeEntry) -> bool {
     (one.status.kind, one.status.mode, &one.content)
         == (other.status.kind, other.status.mode, &other.content)
+}
+
+fn is_marked(entry: &TreeEntry) -> bool {
+    MARKS.iter().any(|mark| entry.attributes.contains_key(*mark))
 }
 
 fn first_difference(one: &[u8], other: &[u8]) -> Option<usize> {
@@ -922,5 +937,134 @@ fn a_source_that_never_stands_still_is_discarded_or_marked() {
         let (summary, world, is_marked) = copy_changing(true, large_bytes_min, 0..2000);
         assert_eq!((summary.failed, is_marked), (0, true));
         assert!(world.read("/target").unwrap().len() >= 90_000);
+    }
+}
+
+/// A copy of a directory with one file that keeps a journal, into a new directory.
+fn journalled_tree() -> (SimulatedWorld, Request) {
+    let world = SimulatedWorld::new();
+    for directory in ["/proc/self", "/source", "/source/below"] {
+        world.add_directory(directory);
+    }
+    world.add_file("/proc/self/status", "Name:\tucp\nUmask:\t0022\n");
+    world.add_file(BOOT, "11111111-1111-4111-8111-111111111111\n");
+    world.add_file("/source/below/large", content_of(90_001));
+    world.add_file("/source/small", "small");
+    world.set_mode("/source/below/large", 0o444);
+    world.pass(Duration::from_secs(60));
+    let mut request = Request::new(["/source"], "/target");
+    request.target_role = TargetRole::Name;
+    let options = &mut request.options;
+    (options.reflink, options.small_bytes_max, options.block_bytes) = (Reflink::Never, 4096, 4096);
+    (options.large_bytes_min, options.resume_bytes_min) = (8192, 8192);
+    (options.journal_every_bytes, options.depth) = (4096, 2);
+    (world, request)
+}
+
+fn content_of(length: usize) -> Vec<u8> {
+    let mut random = Random::new(length as u64);
+    (0..length).map(|_| random.next().to_le_bytes()[0]).collect()
+}
+
+/// Copies once more, with nothing going wrong. Returns how many bytes of the large file were there.
+fn go_on(world: &SimulatedWorld, request: &Request, what: &str) -> u64 {
+    let proactor =
+        Proactor::new(Box::new(SimulatedProcessor::new(3, 64, world, FaultPlan::none())));
+    let resumed = Resumed::default();
+    let cancellation = Cancellation::default();
+    let copied = copy_on(&proactor, request, &resumed, &Progress::default(), &cancellation);
+    assert_eq!(copied.unwrap().failed, 0, "{what}");
+    let large = tree(world, "/target").remove(Path::new("/target/below/large"));
+    let large = large.unwrap_or_else(|| panic!("{what}: it is not there"));
+    assert!(Some(large.content) == world.read("/source/below/large"), "{what}: it is torn");
+    let source = world.status("/source/below/large").unwrap();
+    assert_eq!(
+        (large.status.mode, large.status.modified),
+        (source.mode, source.modified),
+        "{what}"
+    );
+    for (path, entry) in tree(world, "/") {
+        assert!(!is_temporary(&path), "{what}: {path:?} is left");
+        assert!(!is_marked(&entry), "{what}: {path:?} has its mark");
+    }
+    resumed.0.into_inner().unwrap()
+}
+
+#[derive(Default)]
+struct Resumed(Mutex<u64>);
+
+impl Observer for Resumed {
+    fn on_event(&self, event: &Event<'_>) {
+        if let Event::Copied(copied) = event {
+            *self.0.lock().unwrap() += copied.resumed_bytes;
+        }
+    }
+}
+
+/// Interrupts the copy after so many completions, in one way; false if it had ended by then.
+fn interrupt(
+    world: &SimulatedWorld,
+    request: &Request,
+    completions: u64,
+    kills: bool,
+) -> Option<SimulatedWorld> {
+    let left: Rc<RefCell<Option<SimulatedWorld>>> = Rc::default();
+    let (leave, cancellation) = (Rc::clone(&left), Cancellation::default());
+    let cancel = cancellation.clone();
+    let plan = FaultPlan::none().call_after(completions, move |world: &SimulatedWorld| {
+        *leave.borrow_mut() = Some(if kills { world.after_kill() } else { world.clone() });
+        if !kills {
+            cancel.cancel();
+        }
+    });
+    let proactor = Proactor::new(Box::new(SimulatedProcessor::new(1, 64, world, plan)));
+    let _ = copy_on(&proactor, request, &(), &Progress::default(), &cancellation);
+    left.take()
+}
+
+#[test]
+fn a_large_file_in_a_stage_is_gone_on_with_wherever_it_was_interrupted() {
+    for kills in [true, false] {
+        let (mut most, mut again) = (0, 0);
+        for completions in 0.. {
+            let (world, request) = journalled_tree();
+            let what =
+                format!("{} after {completions}", if kills { "killed" } else { "cancelled" });
+            let Some(world) = interrupt(&world, &request, completions, kills) else { break };
+            // And once more, somewhere in what is left to do.
+            let world = interrupt(&world, &request, completions / 2, true).unwrap_or(world);
+            let resumed = go_on(&world, &request, &what);
+            most = most.max(resumed);
+            again += u32::from(resumed > 0);
+        }
+        assert!(most >= 80_000 && again > 20, "kills {kills}: {most} bytes at most, {again} times");
+    }
+}
+
+#[test]
+fn the_journal_of_a_file_in_a_stage_is_not_believed_of_anything_else() {
+    type Spoil = fn(&SimulatedWorld);
+    let cases: [(&str, Spoil); 4] = [
+        ("the same", |_| {}),
+        ("another boot", |world| world.add_file(BOOT, "22222222-2222-4222-8222-222222222222\n")),
+        ("a source of other bytes", |world| {
+            let mut random = Random::new(5);
+            let path = "/source/below/large";
+            assert!(world.change(path, Fault::SourceRewritten, &mut random));
+        }),
+        ("a source that grew", |world| {
+            let mut random = Random::new(5);
+            assert!(world.change("/source/below/large", Fault::SourceGrown, &mut random));
+        }),
+    ];
+    for (what, spoil) in cases {
+        let mut again = 0;
+        for completions in 0.. {
+            let (world, request) = journalled_tree();
+            let Some(world) = interrupt(&world, &request, completions, true) else { break };
+            spoil(&world);
+            again += u32::from(go_on(&world, &request, what) > 0);
+        }
+        assert_eq!(again > 20, what == "the same", "{what}: {again} times");
     }
 }

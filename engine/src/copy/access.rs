@@ -3,6 +3,8 @@
 //! Modes and access control lists only; nothing here touches a file.
 
 use super::KeepMode;
+use super::journal::JOURNAL;
+use super::mark::MARK;
 
 /// Set-user-id and set-group-id.
 pub(super) const SET_ID: u32 = 0o6000;
@@ -91,6 +93,7 @@ pub(super) enum Attribute {
 ///
 /// The names that are ignored are those of `/etc/xattr.conf`, which cp follows.
 pub(super) fn attribute(name: &[u8]) -> Attribute {
+    const OUR_OWN: [&[u8]; 2] = [MARK.to_bytes(), JOURNAL.to_bytes()];
     const IGNORED: [&[u8]; 3] = [b"system.nfs4_acl", b"system.nfs4acl", b"security.evm"];
     const IGNORED_BELOW: [&[u8]; 6] = [
         b"trusted.SGI_ACL_",
@@ -105,6 +108,8 @@ pub(super) fn attribute(name: &[u8]) -> Attribute {
         b"system.posix_acl_default" => Attribute::DefaultList,
         b"security.selinux" => Attribute::Context,
         b"security.capability" => Attribute::Capability,
+        // They speak of the very file that has them.
+        name if OUR_OWN.contains(&name) => Attribute::Ignored,
         name if IGNORED.contains(&name) => Attribute::Ignored,
         name if name.starts_with(b"xfsroot.") => Attribute::Ignored,
         name if IGNORED_BELOW.iter().any(|start| name.starts_with(start)) => Attribute::Ignored,
@@ -193,7 +198,7 @@ mod tests {
 
     #[test]
     fn attributes_are_told_apart_by_their_names() {
-        let cases: [(&[u8], Attribute); 10] = [
+        let cases: [(&[u8], Attribute); 12] = [
             (b"user.a", Attribute::Plain),
             (b"trusted.a", Attribute::Plain),
             (b"security.ima", Attribute::Plain),
@@ -204,6 +209,8 @@ mod tests {
             (b"system.posix_acl_default", Attribute::DefaultList),
             (b"system.nfs4_acl", Attribute::Ignored),
             (b"trusted.SGI_DMI_x", Attribute::Ignored),
+            (b"user.ucp.stage", Attribute::Ignored),
+            (b"user.ucp.journal", Attribute::Ignored),
         ];
         for (name, want) in cases {
             assert_eq!(attribute(name), want, "{}", name.escape_ascii());

@@ -150,6 +150,8 @@ pub struct Copied<'a> {
     pub publication: Publication,
     /// The bytes that were copied: its length.
     pub bytes: u64,
+    /// How many of them an interrupted copy had left already.
+    pub resumed_bytes: u64,
     /// How many of them are holes in the target; none if that is not known.
     pub holes_bytes: Option<u64>,
     /// How holes were looked for in the source; none where the file system made the copy, and
@@ -424,6 +426,7 @@ impl<'a> Copied<'a> {
             fell_back: &[],
             publication: Publication::New,
             bytes: 0,
+            resumed_bytes: 0,
             holes_bytes: None,
             hole_search: None,
             is_shared: None,

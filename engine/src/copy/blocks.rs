@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::in_flight::{Hashed, InFlight};
 use super::io::cancelled;
-use super::journal::{Note, RECORD_BYTES};
+use super::journal::Note;
 use super::pipeline::{Geometry, Pipeline, PipelineError, Step, Transfer};
 use super::resume::Journal;
 use super::throttle::Throttle;
@@ -15,8 +15,7 @@ use crate::buffer::{Buffer, BufferPool, Lease};
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{RETRIES_MAX, THROTTLE_WAIT_MAX};
 use crate::operation::{
-    Cause, Chain, CompletionEvent, File, Handle, Operation, OperationError, Read, Sync, SyncReach,
-    Timeout, Write,
+    Cause, Chain, CompletionEvent, File, Handle, Operation, OperationError, Read, Timeout, Write,
 };
 use crate::proactor::{CompletionHandler, Initiator};
 use crate::units::Moment;
@@ -124,21 +123,8 @@ impl BlockCopy {
     }
 
     fn note(&mut self, note: Option<Note>, initiator: &mut Initiator<'_>) {
-        let Some((journal, target)) = &self.journal else { return };
-        let operation = match note {
-            None => return,
-            Some(Note::Sync) => {
-                Operation::Sync(Sync { file: target.clone(), reach: SyncReach::Data })
-            }
-            Some(Note::Record { offset_bytes, record }) => Operation::Write(Write {
-                handle: Handle::from(&journal.file),
-                length: u32::try_from(record.len()).unwrap_or(0),
-                buffer: Buffer::Vec(record.to_vec()),
-                offset_bytes,
-                start: 0,
-            }),
-        };
-        if initiator.start(operation, JOURNAL_TAG).is_err() {
+        let (Some((journal, target)), Some(note)) = (&self.journal, note) else { return };
+        if initiator.start(journal.operation(note, target), JOURNAL_TAG).is_err() {
             // What is under way stays so: nothing more is noted.
             self.retries += 1;
         }
@@ -159,9 +145,7 @@ impl BlockCopy {
                 let note = journal.recorder.on_synced();
                 self.note(Some(note), initiator);
             }
-            (Ok(bytes), false) if bytes as usize == RECORD_BYTES => {
-                journal.recorder.on_recorded();
-            }
+            (Ok(bytes), false) if journal.is_recorded(bytes) => journal.recorder.on_recorded(),
             // Nothing more is noted behind a record that is not whole.
             (_, false) => {}
         }
@@ -526,7 +510,7 @@ impl CompletionHandler for BlockCopy {
     ) -> Result<(), Error> {
         let (block, result) = (event.token.tag, event.result);
         match event.into_operation() {
-            Some(Operation::Write(_)) if block == JOURNAL_TAG => {
+            Some(Operation::Write(_) | Operation::SetAttribute(_)) if block == JOURNAL_TAG => {
                 self.on_noted(result, false, initiator)
             }
             Some(Operation::Sync(_)) => self.on_noted(result, true, initiator),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin:      lock the stage -> read its mark -> go on with it, or remove it
-//! file:       whole -> counted; anything else -> removed, and copied
+//! file:       whole -> counted; large, and in part -> gone on with (`resume`); else removed, and copied
 //! directory:  entered, with the rights and attributes of a new one
 //! finish:     remove every name that was not copied -> remove the mark -> as any stage
 //! ```
@@ -41,7 +41,7 @@ pub(super) struct Staging {
     is_marked: AtomicBool,
     /// When the interrupted run began that has left it; none if it is new.
     began: Option<WallTime>,
-    /// Bytes of the files in it that are whole.
+    /// Bytes of the files in it that are whole, or have a journal that says how far they are.
     bytes: AtomicU64,
 }
 
@@ -58,6 +58,11 @@ impl Staging {
 
     pub(super) fn directory(&self) -> &File {
         &self.directory
+    }
+
+    /// Whether another run may go on with it.
+    pub(super) fn is_marked(&self) -> bool {
+        self.is_marked.load(Ordering::Acquire)
     }
 
     /// Whether it was left by an interrupted run.
@@ -174,7 +179,7 @@ impl Worker<'_> {
     /// Takes the mark away: it is never seen under the final name, and nobody goes on with a stage
     /// whose times vouch for more than there is.
     pub(super) async fn unmark(&self, staging: &Staging) -> Result<(), Error> {
-        if !staging.is_marked.load(Ordering::Acquire) {
+        if !staging.is_marked() {
             return Ok(());
         }
         let remove = RemoveAttribute { file: staging.directory.clone(), name: MARK.into() };
@@ -188,7 +193,7 @@ impl Worker<'_> {
     /// Whether so much was copied in a stage that another run should go on with it.
     fn is_worth_keeping(&self, stage: &Stage) -> bool {
         let staging = stage.staging();
-        staging.is_marked.load(Ordering::Acquire)
+        staging.is_marked()
             && staging.bytes.load(Ordering::Relaxed) >= self.job.options.resume_bytes_min
             && !self.job.are_stages_forbidden()
     }
@@ -216,7 +221,7 @@ impl Worker<'_> {
         is_kept
     }
 
-    /// Whether what an interrupted run has left of a file is its whole copy; if not, it is removed.
+    /// Whether what an interrupted run has left of a file is its whole copy.
     pub(super) async fn is_taken_over(
         &self,
         source: &File,
@@ -246,7 +251,6 @@ impl Worker<'_> {
                 Ok(false) | Err(_) => {}
             }
         }
-        self.clear(target).await;
         Ok(false)
     }
 

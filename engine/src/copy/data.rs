@@ -624,6 +624,9 @@ impl Worker<'_> {
             }
             // Blocks begin at multiples of the alignments.
             let start = there - there % u64::from(geometry.block_bytes);
+            if let [Receiver { new, .. }] = receivers {
+                new.resumed_bytes.set(start);
+            }
             let rest = Segment { start, end: size };
             let pipeline = Pipeline::of_segments(geometry, vec![rest]);
             self.job.progress.add_bytes(start);

@@ -240,6 +240,7 @@ impl Worker<'_> {
         if let Some(staging) = &new.target.staging {
             staging.add_bytes(moved.bytes);
         }
+        let resumed_bytes = new.resumed_bytes.get();
         let goes = self.may_stand_alone(&new, moved.verified, labels).await?;
         self.close(new, labels).await?;
         if let Some(digest) = &moved.digest {
@@ -257,6 +258,7 @@ impl Worker<'_> {
                 fell_back: &moved.fell_back,
                 publication,
                 bytes: moved.bytes,
+                resumed_bytes,
                 holes_bytes: moved.holes_bytes(),
                 hole_search: moved.hole_search,
                 is_shared: moved.is_shared(),
@@ -363,6 +365,7 @@ impl Worker<'_> {
             }
         }
         let label = |error: Error| error.on(labels.target());
+        self.remove_staged_journal(new).await.map_err(label)?;
         self.keep_file_attributes(source, status, new, labels).await.map_err(label)?;
         Ok(())
     }

@@ -3,7 +3,8 @@
 //! A journal lies beside the temporary file. It begins with a header that says what is copied to
 //! what, and goes on with records, each of which says that the bytes up to some offset are written,
 //! or are on stable storage. Every part has a checksum, and a record's covers the header, too: what is
-//! torn, flipped or another journal's ends the journal there.
+//! torn, flipped or another journal's ends the journal there. In a stage the journal is an attribute of
+//! the file itself, with one record, and is exchanged as a whole.
 //!
 //! ```text
 //! header: magic 8 | device 8 | inode 8 | size 8 | modified 8 + 4 | changed 8 + 4
@@ -14,8 +15,13 @@
 //! All numbers are little-endian. In the same boot what was written is in the page cache or on the
 //! disk, and counts. After another boot only what was synced does.
 
+use std::ffi::CStr;
+
 use crate::limits::JOURNAL_NOTES_A_SYNC;
 use crate::units::WallTime;
+
+/// The attribute that the journal of a file in a stage is.
+pub(super) const JOURNAL: &CStr = c"user.ucp.journal";
 
 /// The number in the name is the version of the format.
 const MAGIC: [u8; 8] = *b"ucpjrn01";
@@ -55,11 +61,20 @@ pub(super) enum Kind {
     Synced,
 }
 
-/// What is to be done for the journal next.
+/// How a journal grows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// Each record stands behind the one before: in a file.
+    Appended,
+    /// All of it, with one record, takes the place of what it was: in an attribute.
+    Replaced,
+}
+
+/// What is to be done for the journal next.
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Note {
-    /// Write this record at this offset of the journal.
-    Record { offset_bytes: u64, record: [u8; RECORD_BYTES] },
+    /// Write these bytes at this offset of the journal.
+    Record { offset_bytes: u64, bytes: Vec<u8> },
     /// Put the data of the target on stable storage.
     Sync,
 }
@@ -67,7 +82,9 @@ pub(super) enum Note {
 /// Decides when something is noted. One thing at a time is under way.
 #[derive(Clone, Debug)]
 pub(super) struct Recorder {
-    seal: u32,
+    header: Header,
+    form: Form,
+    /// How many records there are.
     number: u32,
     every_bytes: u64,
     /// Whether syncs are worth their price.
@@ -181,10 +198,29 @@ fn decode(record: &[u8], seal: u32, number: u32) -> Option<(Kind, u64)> {
 }
 
 impl Recorder {
-    /// A recorder behind a header that was just written, for a file of which so much is there.
-    pub(super) fn new(header: &Header, reached: Reached, every_bytes: u64, syncs: bool) -> Self {
-        let state = State::Idle;
-        Self { seal: header.seal(), number: 0, every_bytes, syncs, reached, state }
+    /// A recorder of a file of which so much is there.
+    pub(super) fn new(
+        header: Header,
+        form: Form,
+        reached: Reached,
+        every_bytes: u64,
+        syncs: bool,
+    ) -> Self {
+        Self { header, form, number: 0, every_bytes, syncs, reached, state: State::Idle }
+    }
+
+    /// What its journal begins with: what is copied to what, and how much of that is there.
+    pub(super) fn begin(&mut self) -> Vec<u8> {
+        let Reached { written_bytes, synced_bytes } = self.reached;
+        let records = [(Kind::Synced, synced_bytes), (Kind::Written, written_bytes)];
+        // Where there is room for one, what is written says more.
+        let passed_over = usize::from(self.form == Form::Replaced);
+        let mut journal = self.header.encode().to_vec();
+        for (kind, end) in records.into_iter().skip(passed_over).filter(|(_, end)| *end > 0) {
+            journal.extend(encode(kind, end, self.header.seal(), self.number));
+            self.number += 1;
+        }
+        journal
     }
 
     /// Up to where the file is copied, as far as the journal knows.
@@ -224,12 +260,22 @@ impl Recorder {
 
     /// A record, now.
     pub(super) fn record(&mut self, kind: Kind, end: u64) -> Note {
-        let record = encode(kind, end, self.seal, self.number);
-        let offset_bytes = (HEADER_BYTES + RECORD_BYTES * self.number as usize) as u64;
-        self.number += 1;
         self.reached.note(kind, end);
         self.state = State::Recording;
-        Note::Record { offset_bytes, record }
+        let seal = self.header.seal();
+        match self.form {
+            Form::Appended => {
+                let bytes = encode(kind, end, seal, self.number).to_vec();
+                let offset_bytes = (HEADER_BYTES + RECORD_BYTES * self.number as usize) as u64;
+                self.number += 1;
+                Note::Record { offset_bytes, bytes }
+            }
+            Form::Replaced => {
+                let record = encode(kind, end, seal, 0);
+                let bytes = [self.header.encode().as_slice(), &record].concat();
+                Note::Record { offset_bytes: 0, bytes }
+            }
+        }
     }
 }
 
@@ -250,16 +296,16 @@ mod tests {
     const OTHER_BOOT: BootId = *b"00000000-0b0a-4908-8706-050403020100";
 
     fn journal(header: &Header, notes: &[(Kind, u64)]) -> Vec<u8> {
-        let mut bytes = header.encode().to_vec();
-        let mut recorder = Recorder::new(header, Reached::default(), 1, false);
+        let mut recorder = Recorder::new(*header, Form::Appended, Reached::default(), 1, false);
+        let mut journal = recorder.begin();
         for (kind, end) in notes {
-            let Note::Record { offset_bytes, record } = recorder.record(*kind, *end) else {
+            let Note::Record { offset_bytes, bytes } = recorder.record(*kind, *end) else {
                 panic!("a record was asked for")
             };
-            assert_eq!(offset_bytes, bytes.len() as u64);
-            bytes.extend(record);
+            assert_eq!(offset_bytes, journal.len() as u64);
+            journal.extend(bytes);
         }
-        bytes
+        journal
     }
 
     fn reached(written_bytes: u64, synced_bytes: u64) -> Reached {
@@ -305,6 +351,35 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_is_taken_up_begins_with_what_is_there() {
+        let there = reached(300, 200);
+        let mut appended = Recorder::new(HEADER, Form::Appended, there, 1, false);
+        let mut journal = appended.begin();
+        assert_eq!(HEADER.believed(&journal), there);
+        let Note::Record { offset_bytes, bytes } = appended.record(Kind::Written, 400) else {
+            panic!("a record was asked for")
+        };
+        assert_eq!(offset_bytes, journal.len() as u64);
+        journal.extend(bytes);
+        assert_eq!(HEADER.believed(&journal), reached(400, 200));
+        let mut nothing = Recorder::new(HEADER, Form::Appended, reached(0, 0), 1, false);
+        assert_eq!(nothing.begin(), HEADER.encode());
+    }
+
+    #[test]
+    fn a_journal_that_is_replaced_is_whole_each_time() {
+        let mut recorder = Recorder::new(HEADER, Form::Replaced, reached(300, 0), 1, false);
+        assert_eq!(HEADER.believed(&recorder.begin()), reached(300, 0));
+        for end in [400, 500] {
+            let note = recorder.record(Kind::Written, end);
+            let Note::Record { offset_bytes: 0, bytes } = note else { panic!("{note:?}") };
+            assert_eq!(HEADER.believed(&bytes), reached(end, 0));
+            let elsewhere = Header { boot: OTHER_BOOT, ..HEADER };
+            assert_eq!(elsewhere.believed(&bytes), reached(0, 0), "after another boot");
+        }
+    }
+
+    #[test]
     fn garbage_is_not_believed() {
         let mut random = Random::new(1);
         for _ in 0..10_000 {
@@ -327,7 +402,7 @@ mod tests {
 
     #[test]
     fn one_thing_is_noted_at_a_time_and_a_sync_covers_what_was_written_before() {
-        let mut recorder = Recorder::new(&HEADER, Reached::default(), 10, true);
+        let mut recorder = Recorder::new(HEADER, Form::Appended, Reached::default(), 10, true);
         assert_eq!(recorder.on_progress(9), None);
         assert!(matches!(recorder.on_progress(10), Some(Note::Record { .. })));
         assert_eq!(recorder.on_progress(100), None, "the first is under way");
@@ -336,7 +411,7 @@ mod tests {
         assert_eq!(recorder.on_progress(400), None);
         assert!(matches!(recorder.on_synced(), Note::Record { .. }));
         assert_eq!(recorder.reached(), reached(160, 160));
-        let mut without = Recorder::new(&HEADER, reached(50, 20), 10, false);
+        let mut without = Recorder::new(HEADER, Form::Appended, reached(50, 20), 10, false);
         assert_eq!(without.on_progress(59), None);
         let note = without.on_progress(400);
         assert!(matches!(note, Some(Note::Record { .. })));

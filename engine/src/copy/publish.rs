@@ -16,7 +16,7 @@ use super::attributes::Known;
 use super::continuation::Staging;
 use super::journal::Reached;
 use super::publication::{Decision, Standing, decide};
-use super::resume::Journal;
+use super::resume::{Journal, TakenUp};
 use super::route::magic;
 use super::standing::{Seen, refused};
 use super::worker::{Labels, Worker};
@@ -66,6 +66,8 @@ pub(super) struct NewFile {
     pub(super) journal: RefCell<Option<Journal>>,
     /// Before this byte all was written when its copy was interrupted.
     pub(super) interrupted_at: Cell<u64>,
+    /// So many bytes were not copied again, as an interrupted copy had them already.
+    pub(super) resumed_bytes: Cell<u64>,
     /// Where what it replaced is kept.
     pub(super) backup: OnceCell<Name>,
 }
@@ -109,8 +111,17 @@ impl NewFile {
     /// A file that nothing is written of.
     pub(super) fn new(file: File, target: Target, made: Made, known: Known) -> Self {
         let (reached, journal) = (Reached::default(), RefCell::default());
-        let (interrupted_at, backup) = (Cell::new(0), OnceCell::new());
-        Self { file, target, made, known, reached, journal, interrupted_at, backup }
+        let (interrupted_at, resumed_bytes) = (Cell::new(0), Cell::new(0));
+        let backup = OnceCell::new();
+        Self { file, target, made, known, reached, journal, interrupted_at, resumed_bytes, backup }
+    }
+
+    /// A file in a stage that an interrupted run has left in part.
+    fn taken_up(TakenUp { file, status, reached }: TakenUp, target: &Target) -> Self {
+        let owner = Some((status.owner, status.group));
+        let inherited = target.heritage.permissions;
+        let known = Known { owner, inherited, ..Known::default() };
+        Self { reached, ..Self::new(file, target.clone(), Made::Staged, known) }
     }
 
     /// Whether it is part of a stage.
@@ -150,14 +161,8 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<NewFile, Error> {
         if target.is_staged {
-            let mode = self.mode_made_with(source, target);
-            let open = Open::create_new(Place::at(&target.directory, &target.name), mode);
-            let access = self.write_access();
-            let open = Open { flags: access | libc::O_CREAT | libc::O_EXCL, ..open };
-            let file = self.io.open(open.confined()).await;
-            let file = file.map_err(|error| error.on(labels.target()))?;
-            let known = self.known_of_new(target, mode);
-            return Ok(NewFile::new(file, target.clone(), Made::Staged, known));
+            let made = self.make_staged(target, source).await;
+            return made.map_err(|error| error.on(labels.target()));
         }
         let mut target = target.clone();
         for _ in 0..LINKS_FOLLOWED_MAX {
@@ -232,6 +237,43 @@ impl Worker<'_> {
             return result;
         }
         Err(Error::from_errno("open", Errno::ELOOP).on(labels.target()))
+    }
+
+    /// Makes a file in a stage, under its own name. What an interrupted run has left there is gone on
+    /// with, or removed.
+    async fn make_staged(&self, target: &Target, source: &FileStatus) -> Result<NewFile, Error> {
+        let keeps_journal = self.keeps_staged_journal(target, source);
+        let mode = match keeps_journal {
+            // Whoever goes on with it opens it once more.
+            true => 0o600,
+            false => self.mode_made_with(source, target),
+        };
+        let open = || {
+            let open = Open::create_new(Place::at(&target.directory, &target.name), mode);
+            let flags = self.write_access() | libc::O_CREAT | libc::O_EXCL;
+            Open { flags, ..open }.confined()
+        };
+        let file = match self.io.open(open()).await {
+            Err(error) if target.is_continued && error.errno() == Some(Errno::EEXIST) => {
+                if let Some(left) = self.take_up_staged(target, source).await? {
+                    return Ok(NewFile::taken_up(left, target));
+                }
+                self.clear(target).await;
+                self.io.open(open()).await?
+            }
+            opened => opened?,
+        };
+        let known = self.known_of_new(target, mode);
+        let mut new = NewFile::new(file, target.clone(), Made::Staged, known);
+        if keeps_journal {
+            new.known.mode = None;
+            // What a killed process still has in flight is over when the lock is free.
+            if let Err(error) = self.claim(&new.file).await {
+                self.discard(new).await;
+                return Err(error);
+            }
+        }
+        Ok(new)
     }
 
     /// What a target is opened for: what is to be verified is read back.
