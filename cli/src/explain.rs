@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ucp_engine::copy::{Copied, Publication, Verified};
+use ucp_engine::copy::{CacheEffect, Copied, Publication, Verified};
 use ucp_engine::units::Bytes;
 
 use crate::quote;
@@ -42,6 +42,11 @@ fn parts(copied: &Copied<'_>) -> Vec<String> {
     match copied.verified {
         Some(Verified::Device) => parts.push("verified on the device".to_owned()),
         Some(Verified::Cache) => parts.push("verified in the page cache".to_owned()),
+        None => {}
+    }
+    match copied.cache {
+        Some(CacheEffect::AsBefore) => parts.push("the page cache is as it was".to_owned()),
+        Some(CacheEffect::Changed) => parts.push("some of it stays in the page cache".to_owned()),
         None => {}
     }
     if let Some(elapsed) = copied.elapsed {

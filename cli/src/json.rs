@@ -162,6 +162,7 @@ struct CopiedLine<'a> {
     digest: Option<DigestItem<'a>>,
     digest_reason: Option<&'static str>,
     verified: Option<&'static str>,
+    cache: Option<&'static str>,
     source_changed: bool,
     nanoseconds: Option<u64>,
 }
@@ -380,6 +381,7 @@ impl<'a> CopiedLine<'a> {
             digest,
             digest_reason,
             verified: copied.verified.map(|verified| verified.name()),
+            cache: copied.cache.map(|effect| effect.name()),
             source_changed: copied.is_of_changed,
             nanoseconds: copied.elapsed.map(nanoseconds),
         }

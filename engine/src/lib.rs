@@ -29,6 +29,7 @@
 //! ```
 
 pub mod buffer;
+pub mod cache_policy;
 pub mod copy;
 pub mod digest;
 pub mod error;

@@ -126,6 +126,10 @@ pub const LEFTOVER_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// (`path_resolution(7)`).
 pub const LINKS_FOLLOWED_MAX: u32 = 40;
 
+/// How often the kernel is asked about parts of a file, to find out which are not in the page cache:
+/// enough for some ten pieces of a file of any size.
+pub const CACHE_QUESTIONS_MAX: u32 = 256;
+
 /// What a copy whose rate is limited moves in one go at least, a page, and at most.
 pub const THROTTLE_CHUNK_BYTES_MIN: u64 = 4 * KIB;
 /// The upper bound.

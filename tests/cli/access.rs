@@ -15,7 +15,7 @@ use super::support::{Scratch, UCP, bytes, make_sparse, run};
 pub(super) const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/access.md");
 
 /// Option sets, each with where it copies to.
-const RUNS: [(&[&str], Onto); 22] = [
+const RUNS: [(&[&str], Onto); 23] = [
     (&[], Onto::Nothing),
     (&[], Onto::Old),
     (&["-a"], Onto::Nothing),
@@ -36,6 +36,7 @@ const RUNS: [(&[&str], Onto); 22] = [
     (&["--manifest=list", "--direct=on"], Onto::Nothing),
     (&["-p", "--sparse=always", "--reflink=never"], Onto::Old),
     (&["--preserve=all", "--durable=data", "--direct=on"], Onto::Nothing),
+    (&["--cache=bypass", "--reflink=never"], Onto::Nothing),
     (&["--dry-run"], Onto::Old),
     (&["-a", "--sandbox", "--json"], Onto::Old),
 ];

@@ -9,6 +9,7 @@ mod support;
 mod access;
 mod attributes;
 mod blocked;
+mod cache;
 mod comfort;
 mod differential;
 mod doctor;

@@ -1,6 +1,7 @@
 //! Which way the bytes take, and what moves them.
 
 use clap::{Args, ValueEnum, value_parser};
+use ucp_engine::cache_policy::CachePolicy;
 use ucp_engine::copy;
 use ucp_engine::limits::{BLOCK_BYTES_DEFAULT, DEPTH_DEFAULT, DEPTH_MAX};
 use ucp_engine::processor::EngineChoice;
@@ -20,6 +21,10 @@ pub(crate) struct Speed {
     /// Whether large files bypass the page cache
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) direct: Direct,
+    /// What a copy leaves in the page cache: what the fastest way leaves, all that is read and written,
+    /// or what was there before
+    #[arg(long, value_name = "WHAT", default_value = "auto")]
+    pub(crate) cache: Cache,
     /// What does the work; without io_uring, auto takes threads, and uring fails
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub(crate) engine: Engine,
@@ -43,6 +48,13 @@ pub(crate) enum Direct {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Cache {
+    Auto,
+    Keep,
+    Bypass,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Engine {
     Auto,
     Uring,
@@ -62,6 +74,11 @@ impl Speed {
             Direct::Auto => copy::Direct::Auto,
             Direct::On => copy::Direct::On,
             Direct::Off => copy::Direct::Off,
+        };
+        options.cache = match self.cache {
+            Cache::Auto => CachePolicy::Auto,
+            Cache::Keep => CachePolicy::Keep,
+            Cache::Bypass => CachePolicy::Bypass,
         };
         options.pipeline = match self.pipeline {
             Pipeline::Unlinked => copy::PipelineMode::Unlinked,

@@ -163,6 +163,9 @@ pub struct Copied<'a> {
     pub digest: Result<Digest, &'static str>,
     /// What its bytes were compared with after they were written; none if they were not.
     pub verified: Option<Verified>,
+    /// What became of the page cache; none unless it is to stay as it was
+    /// ([`crate::cache_policy::CachePolicy::Bypass`]).
+    pub cache: Option<CacheEffect>,
     /// From when its target was begun to its name and close, by the clock of the processor that
     /// copied it; none if several took part.
     pub elapsed: Option<Duration>,
@@ -232,6 +235,15 @@ pub enum Verified {
     Device,
     /// With the page cache, where there is no device to read from.
     Cache,
+}
+
+/// What a copy that is to leave the page cache as it was has left there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CacheEffect {
+    /// Of the source what was there, and of the target nothing, once it has reached its device.
+    AsBefore,
+    /// Some of it stays, or may: the file system has no other place for it, or does not tell.
+    Changed,
 }
 
 /// How holes were looked for in a source.
@@ -435,6 +447,7 @@ impl<'a> Copied<'a> {
                 _ => "it has no data",
             }),
             verified: None,
+            cache: None,
             elapsed: None,
             backup: None,
             removed: false,
@@ -468,6 +481,17 @@ impl Action {
             Self::Made => "made",
             Self::Linked => "linked",
             Self::Merged => "merged",
+        }
+    }
+}
+
+impl CacheEffect {
+    /// The effect's stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AsBefore => "as-before",
+            Self::Changed => "changed",
         }
     }
 }

@@ -88,9 +88,11 @@ impl Worker<'_> {
     }
 
     /// Whether all files of a directory will be read, and as fast as can be: of one that stands
-    /// already some may be there, or be kept.
+    /// already some may be there, or be kept. What is asked for before its turn is in the page cache
+    /// by then.
     pub(super) fn will_read_all(&self, directory: &Directory) -> bool {
         directory.is_staged
+            && !self.bypasses_cache()
             && self.job.options.existing.make == Make::Copy
             && self.job.options.links != FollowLinks::Always
             && self.job.throttle.is_none()

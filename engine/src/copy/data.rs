@@ -17,7 +17,10 @@ use super::segments::Segment;
 use super::sparse::{SparseSource, zero_unit};
 use super::worker::{Labels, Worker};
 use super::zeros::leave_out;
-use super::{Attempt, DataPath, FellBack, HoleSearch, PathReason, PipelineMode, Reflink, Verified};
+use super::{
+    Attempt, CacheEffect, DataPath, FellBack, HoleSearch, PathReason, PipelineMode, Reflink,
+    Verified,
+};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::{COPY_RANGE_BYTES_MAX, PAIRS_MAX};
@@ -50,6 +53,8 @@ pub(super) struct Moved {
     pub(super) digest: Option<Box<crate::digest::Digest>>,
     /// What they were compared with after they were written.
     pub(super) verified: Option<Verified>,
+    /// What became of the page cache, where it is to stay as it was.
+    pub(super) cache: Option<CacheEffect>,
     /// The source was changed meanwhile, and that is allowed.
     pub(super) is_of_changed: bool,
 }
@@ -121,6 +126,7 @@ impl Worker<'_> {
                     fingerprint,
                     digest,
                     verified,
+                    cache: None,
                     is_of_changed: false,
                 };
                 return (new, Ok(moved));
@@ -211,6 +217,9 @@ impl Worker<'_> {
         let size = status.size_bytes;
         let mut fell_back = Vec::new();
         self.begin_hashing();
+        for receiver in alive(receivers).filter(|receiver| !receiver.new.is_stream()) {
+            receiver.is_uncached = self.moves_uncached(&receiver.new.file).await;
+        }
         let (bytes, large_way) = match manner {
             Manner::Stream => (self.move_stream(source, status, receivers, labels).await?, None),
             Manner::Small(plan) => {
@@ -281,6 +290,7 @@ impl Worker<'_> {
             fingerprint,
             digest,
             verified,
+            cache: None,
             is_of_changed: false,
         }
     }
@@ -350,6 +360,7 @@ impl Worker<'_> {
             return Ok(());
         }
         let mut pipeline = pipeline.with_targets(receivers.iter().map(Receiver::is_lost));
+        let source = self.handle(source).await;
         let mut buffer = self.take_buffer();
         let mut step = pipeline.start(0);
         loop {
@@ -366,7 +377,7 @@ impl Worker<'_> {
                 Step::Read(transfer) => {
                     self.pace(transfer.length).await?;
                     let read = Read {
-                        handle: source.into(),
+                        handle: source.clone(),
                         buffer,
                         offset_bytes: transfer.file_offset,
                         start: transfer.buffer_start,
@@ -386,7 +397,7 @@ impl Worker<'_> {
                     let receiver = &mut receivers[target as usize];
                     let at = transfer.file_offset;
                     let part = (at, transfer.buffer_start, transfer.length);
-                    let (written, buffer) = self.write_to(receiver.new, buffer, part).await;
+                    let (written, buffer) = self.write_to(receiver, buffer, part).await;
                     let written = written.and_then(|bytes| {
                         let next = pipeline.on_write_complete(0, bytes);
                         next.map_err(|error| explain(error, labels))
@@ -416,12 +427,12 @@ impl Worker<'_> {
     /// them where it is.
     async fn write_to(
         &self,
-        new: &NewFile,
+        receiver: &Receiver<'_>,
         buffer: Buffer,
         (offset, start, length): (u64, u32, u32),
     ) -> (Result<u32, Error>, Buffer) {
-        let offset_bytes = if new.is_stream() { CURRENT_POSITION } else { offset };
-        let write = Write { handle: Handle::from(&new.file), buffer, offset_bytes, start, length };
+        let offset_bytes = if receiver.new.is_stream() { CURRENT_POSITION } else { offset };
+        let write = Write { handle: receiver.handle(), buffer, offset_bytes, start, length };
         let written = self.io.perform_and_return(Operation::Write(write)).await;
         let (written, Operation::Write(Write { buffer, .. })) = written else {
             unreachable!("an operation comes back as itself")
@@ -443,12 +454,14 @@ impl Worker<'_> {
         labels: &dyn Labels,
     ) -> Result<u64, Error> {
         let has_position = status.kind == FileKind::Regular;
+        let source = if has_position { self.handle(source).await } else { source.into() };
         let mut buffer = self.take_buffer();
         let mut copied = 0;
         while !are_lost(receivers) {
             let length = self.paced_bytes(buffer.length());
             let offset_bytes = if has_position { copied } else { CURRENT_POSITION };
-            let read = Read { handle: source.into(), buffer, offset_bytes, start: 0, length };
+            let handle = source.clone();
+            let read = Read { handle, buffer, offset_bytes, start: 0, length };
             let label = |error: Error| error.on(labels.source()).at(copied);
             self.io.check()?;
             let read = self.io.perform_counted(Operation::Read(read)).await.map_err(label)?;
@@ -467,7 +480,7 @@ impl Worker<'_> {
                     let offset = copied + u64::from(start);
                     let part = (offset, start, bytes - start);
                     let written;
-                    (written, buffer) = self.write_to(receiver.new, buffer, part).await;
+                    (written, buffer) = self.write_to(receiver, buffer, part).await;
                     match written {
                         Ok(0) => {
                             receiver.lose(explain(PipelineError::WroteNothing(offset), labels));
@@ -774,10 +787,11 @@ impl Worker<'_> {
         // what is read there in a pair.
         let is_direct = geometry.write_alignment > 1;
         let is_read_beside = geometry.is_buffered() && geometry.mode == PipelineMode::Linked;
+        let is_uncached = geometry.read_alignment == 1 && self.moves_uncached(source).await;
         let source = if is_read_beside { Handle::from(source) } else { handle(source) };
+        let source = if is_uncached { source.uncached() } else { source };
         let targets = receivers.iter_mut().map(|receiver| {
-            let file = &receiver.new.file;
-            let handle = if is_direct { handle(file) } else { Handle::from(file) };
+            let handle = if is_direct { handle(&receiver.new.file) } else { receiver.handle() };
             BlockTarget { handle, left_out: mem::take(&mut receiver.left_out), failed: None }
         });
         let targets: Vec<_> = targets.collect();

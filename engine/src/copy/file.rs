@@ -264,6 +264,7 @@ impl Worker<'_> {
                 is_shared: moved.is_shared(),
                 digest: moved.digest.map(|digest| (*digest).into()).ok_or("not asked for"),
                 verified: moved.verified,
+                cache: moved.cache,
                 elapsed,
                 backup: backup.as_deref(),
                 removed: self.has_removed(publication),
@@ -310,13 +311,22 @@ impl Worker<'_> {
                 fingerprint: None,
                 digest: None,
                 verified: None,
+                cache: None,
                 is_of_changed: false,
             };
             return Ok((new, moved));
         }
+        let pages = self.look_at_pages(source, status).await;
         let (new, moved) = self.move_data(source, status, new, labels).await;
         let moved = match moved {
             Ok(moved) => self.check_moved(source, status, &new, moved, labels).await,
+            Err(error) => Err(error),
+        };
+        let moved = match moved {
+            Ok(moved) => {
+                let settled = self.settle_cache(source, pages, &new, moved).await;
+                settled.map_err(|error| error.on(labels.target()))
+            }
             Err(error) => Err(error),
         };
         match moved {

@@ -77,6 +77,7 @@ fn outcome(options: &Options) -> String {
         allow_changed,
         // How fast, how safe, and when: the same comes of it.
         direct: _,
+        cache: _,
         pipeline: _,
         look_ahead: _,
         depth: _,

@@ -1,5 +1,6 @@
 //! Copying files and trees.
 
+mod absence;
 mod access;
 mod account;
 mod ahead;
@@ -7,6 +8,7 @@ mod attributes;
 mod backup;
 mod batch;
 mod blocks;
+mod cache;
 mod continuation;
 mod data;
 mod device;

@@ -276,11 +276,12 @@ impl Worker<'_> {
         Ok(new)
     }
 
-    /// What a target is opened for: what is to be verified is read back.
+    /// What a target is opened for: what is to be verified is read back, and by a read it is found out
+    /// whether the page cache can be spared.
     fn write_access(&self) -> i32 {
         match self.job.options.verification.verify {
-            None => libc::O_WRONLY,
-            Some(_) => libc::O_RDWR,
+            None if !self.bypasses_cache() => libc::O_WRONLY,
+            _ => libc::O_RDWR,
         }
     }
 

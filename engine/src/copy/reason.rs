@@ -57,6 +57,10 @@ pub enum PathReason {
     DirectAskedFor,
     /// Direct I/O was forbidden.
     DirectForbidden,
+    /// What is copied is to stay in the page cache.
+    CacheKept,
+    /// The page cache is to stay as it was.
+    CacheBypassed,
     /// One end has no direct I/O.
     NoDirect {
         /// Which end.
@@ -127,6 +131,8 @@ impl PathReason {
             Self::CachedAndDurable { .. } => "cached-and-durable",
             Self::DirectAskedFor => "direct-asked-for",
             Self::DirectForbidden => "direct-forbidden",
+            Self::CacheKept => "cache-kept",
+            Self::CacheBypassed => "cache-bypassed",
             Self::NoDirect { end: CopyEnd::Source, .. } => "source-without-direct",
             Self::NoDirect { end: CopyEnd::Target, .. } => "target-without-direct",
             Self::PoorDirect { end: CopyEnd::Source, .. } => "source-with-poor-direct",
@@ -164,6 +170,8 @@ impl fmt::Display for PathReason {
             }
             Self::DirectAskedFor => f.write_str("direct I/O was asked for"),
             Self::DirectForbidden => f.write_str("direct I/O was forbidden"),
+            Self::CacheKept => f.write_str("it is to stay in the page cache"),
+            Self::CacheBypassed => f.write_str("the page cache is to stay as it was"),
             Self::NoDirect { end, file_system } => {
                 write!(f, "the {end} ({file_system}) has no direct I/O")
             }

@@ -6,6 +6,7 @@
 use super::publish::NewFile;
 use super::zeros::LeftOut;
 use crate::error::Error;
+use crate::operation::Handle;
 
 /// A file that is given bytes.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Receiver<'a> {
     pub(super) block_bytes: Option<u32>,
     /// What of it is left out, so that it is a hole.
     pub(super) left_out: LeftOut,
+    /// What is written to it through the page cache leaves nothing there.
+    pub(super) is_uncached: bool,
     /// Bytes that were no data in the source's map.
     pub(super) gap_bytes: u64,
     /// Why it gets nothing more. Whoever owns the file says which it is.
@@ -24,7 +27,13 @@ pub(super) struct Receiver<'a> {
 impl<'a> Receiver<'a> {
     pub(super) fn new(new: &'a NewFile) -> Self {
         let left_out = LeftOut::default();
-        Self { new, block_bytes: None, left_out, gap_bytes: 0, failed: None }
+        Self { new, block_bytes: None, left_out, is_uncached: false, gap_bytes: 0, failed: None }
+    }
+
+    /// What it is written by, through the page cache.
+    pub(super) fn handle(&self) -> Handle {
+        let handle = Handle::from(&self.new.file);
+        if self.is_uncached { handle.uncached() } else { handle }
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -2,6 +2,7 @@
 
 pub(super) use super::file_system as magic;
 use super::{CopyEnd, DataPath, Direct, Durability, Holes, Options, PathReason, Reflink};
+use crate::cache_policy::CachePolicy;
 use crate::limits::BUFFER_ALIGNMENT_BYTES;
 
 /// What is known about one end of a copy.
@@ -105,20 +106,24 @@ pub(super) fn may_copy_range(options: &Options, source: End, target: End) -> boo
 
 /// How the blocks of a large file move.
 pub(super) fn choose(options: &Options, facts: &Facts) -> Route {
-    let source = direct(options.direct, facts.source);
-    let target = direct(options.direct, facts.target);
-    let is_cached = facts.cached_permille.is_some_and(|share| share >= CACHED_PERMILLE_MIN);
+    let wish = wish(options);
+    let source = direct(wish, facts.source);
+    let target = direct(wish, facts.target);
+    let is_bypass = options.cache == CachePolicy::Bypass;
+    // The rest of what is read from the page cache in part would be there afterwards.
+    let cached_permille_min = if is_bypass { 1000 } else { CACHED_PERMILLE_MIN };
+    let is_cached = facts.cached_permille.is_some_and(|share| share >= cached_permille_min);
     let is_forced = options.direct == Direct::On;
     let (source, target) = match (is_forced, is_cached) {
         (true, _) | (false, false) => (source, target),
-        // What is cached is read from there. What must reach the device in the end goes there at
-        // once; otherwise the page cache takes it faster.
-        (false, true) if options.durability != Durability::None => (None, target),
+        // What is cached is read from there. What must reach the device in the end, or must not stay
+        // in the page cache, goes there at once; otherwise the page cache takes it faster.
+        (false, true) if options.durability != Durability::None || is_bypass => (None, target),
         (false, true) => (None, None),
     };
     // One side only is worth it only if that side is the slow one.
     let (source, target) = match (source, target) {
-        (Some(_), None) if !is_forced => (None, None),
+        (Some(_), None) if !is_forced && !is_bypass => (None, None),
         sides => sides,
     };
     let path = match (source, target) {
@@ -133,6 +138,17 @@ pub(super) fn choose(options: &Options, facts: &Facts) -> Route {
         write_alignment: target.unwrap_or(1),
         preallocate: matches!(facts.target.magic, magic::EXT4 | magic::XFS | magic::F2FS),
         pairs: path == DataPath::Buffered && is_cached,
+    }
+}
+
+/// Whether direct I/O is wanted, after what is to be in the page cache: where that is to stay as it
+/// was, it is even where it gains no time. (btrfs writes through the page cache instead, and takes
+/// from there what it wrote; `btrfs_direct_write`.)
+fn wish(options: &Options) -> Direct {
+    match (options.cache, options.direct) {
+        (CachePolicy::Keep, _) => Direct::Off,
+        (CachePolicy::Bypass, Direct::Auto) => Direct::On,
+        (_, wish) => wish,
     }
 }
 
@@ -157,6 +173,12 @@ fn reason(options: &Options, facts: &Facts, path: DataPath) -> PathReason {
     let permille = facts.cached_permille;
     match (options.direct, path) {
         (Direct::Off, _) => PathReason::DirectForbidden,
+        _ if options.cache == CachePolicy::Keep => PathReason::CacheKept,
+        (Direct::Auto, DataPath::Direct | DataPath::MixedDirect)
+            if options.cache == CachePolicy::Bypass =>
+        {
+            PathReason::CacheBypassed
+        }
         (Direct::On, DataPath::Buffered) => obstacle(facts),
         (Direct::On, _) => PathReason::DirectAskedFor,
         (Direct::Auto, DataPath::Direct) => PathReason::NotCached { permille },
@@ -213,7 +235,10 @@ mod tests {
     #[test]
     fn the_route_follows_from_what_is_known() {
         use DataPath::{Buffered, Direct as DirectPath, MixedDirect};
-        use PathReason::{Cached, CachedAndDurable, DirectAskedFor, DirectForbidden, NotCached};
+        use PathReason::{
+            CacheBypassed, CacheKept, Cached, CachedAndDurable, DirectAskedFor, DirectForbidden,
+            NotCached,
+        };
         let cold = NotCached { permille: Some(0) };
         let no_direct = |end, file_system| PathReason::NoDirect { end, file_system };
         let poor = PathReason::PoorDirect { end: CopyEnd::Source, file_system: "btrfs" };
@@ -222,6 +247,9 @@ mod tests {
         let durable = Options { durability: Durability::Full, ..auto.clone() };
         let on = Options { direct: Direct::On, ..auto.clone() };
         let off = Options { direct: Direct::Off, ..auto.clone() };
+        let keep = Options { cache: CachePolicy::Keep, ..auto.clone() };
+        let bypass = Options { cache: CachePolicy::Bypass, ..auto.clone() };
+        let bypass_off = Options { cache: CachePolicy::Bypass, ..off.clone() };
         let cases = [
             ("cold on ext4", &auto, EXT4, EXT4, Some(0), DirectPath, 512, 512, cold),
             ("cold from ext4 to xfs", &auto, EXT4, XFS, Some(0), DirectPath, 512, 4096, cold),
@@ -284,6 +312,53 @@ mod tests {
                 DirectAskedFor,
             ),
             ("forbidden", &off, EXT4, EXT4, Some(0), Buffered, 1, 1, DirectForbidden),
+            ("cold, to be kept", &keep, EXT4, EXT4, Some(0), Buffered, 1, 1, CacheKept),
+            ("cold, to bypass", &bypass, EXT4, XFS, Some(0), DirectPath, 512, 4096, CacheBypassed),
+            (
+                "cached in part, to bypass",
+                &bypass,
+                EXT4,
+                EXT4,
+                Some(999),
+                DirectPath,
+                512,
+                512,
+                CacheBypassed,
+            ),
+            (
+                "cached, to bypass",
+                &bypass,
+                EXT4,
+                EXT4,
+                Some(1000),
+                MixedDirect,
+                1,
+                512,
+                CacheBypassed,
+            ),
+            (
+                "to memory, to bypass",
+                &bypass,
+                EXT4,
+                TMPFS,
+                Some(0),
+                MixedDirect,
+                512,
+                1,
+                CacheBypassed,
+            ),
+            (
+                "btrfs, to bypass",
+                &bypass,
+                BTRFS,
+                BTRFS,
+                Some(0),
+                DirectPath,
+                4096,
+                4096,
+                CacheBypassed,
+            ),
+            ("both", &bypass_off, EXT4, EXT4, Some(0), Buffered, 1, 1, DirectForbidden),
         ];
         for (name, options, source, target, cached_permille, path, read, write, reason) in cases {
             let facts = Facts { source, target, cached_permille };

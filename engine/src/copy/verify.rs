@@ -6,7 +6,7 @@
 //! sync ─► direct I/O, or drop the pages ─► read ─► found ─┴─► the same, or the first byte that differs
 //! ```
 
-use super::data::Moved;
+use super::data::{Moved, PAGE_BYTES};
 use super::fingerprint::{Fingerprint, Fingerprinter, Wanted};
 use super::pipeline::Geometry;
 use super::publish::NewFile;
@@ -14,16 +14,14 @@ use super::reading::Reading;
 use super::remove_source::is_unchanged;
 use super::reread::{Reread, choose_reread};
 use super::route::End;
+use super::segments::Segment;
 use super::worker::{Labels, Worker};
 use super::{DataPath, PipelineMode, Verified};
 use crate::buffer::Buffer;
 use crate::digest::Algorithm;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::limits::FINGERPRINT_UNIT_BYTES;
-use crate::operation::{
-    Advice, Advise, CacheStatus, File, FileKind, FileStatus, Handle, Operation, Read, SetDirect,
-    SyncReach,
-};
+use crate::operation::{File, FileKind, FileStatus, Handle, Operation, Read, SetDirect, SyncReach};
 
 /// How a file is read to its end: from what, and aligned to what.
 #[derive(Clone, Copy, Debug)]
@@ -224,12 +222,13 @@ impl Worker<'_> {
         if let Some(way) = self.way_past_cache(file, end).await {
             return way;
         }
+        let whole = Segment { start: 0, end: size.next_multiple_of(PAGE_BYTES) };
         // It may have been written by direct I/O, which this way would not be aligned for.
         self.leave_direct(file).await;
         let is_kept_on_a_device =
             choose_reread(self.job.options.direct, End { direct_alignment: 0, ..end })
                 == Reread::Dropped;
-        let is_dropped = is_kept_on_a_device && self.drop_pages(file, size).await;
+        let is_dropped = is_kept_on_a_device && self.drop_pages(file, whole).await;
         let reaches = if is_dropped { Verified::Device } else { Verified::Cache };
         Way { alignment: 1, reaches }
     }
@@ -248,19 +247,6 @@ impl Worker<'_> {
         let set = SetDirect { file: file.clone(), is_direct: false };
         // Where there is no direct I/O, there is none to leave.
         let _ = self.io.perform(Operation::SetDirect(set)).await;
-    }
-
-    /// Drops a file's pages from the page cache, and makes sure that they are gone: others may have
-    /// them mapped, or read them again.
-    async fn drop_pages(&self, file: &File, size: u64) -> bool {
-        let advice = Advice::DontNeed;
-        let drop = Advise { file: file.clone(), advice, offset_bytes: 0, length_bytes: 0 };
-        if self.io.perform(Operation::Advise(drop)).await.is_err() {
-            return false;
-        }
-        let status = CacheStatus { file: file.clone(), offset_bytes: 0, length_bytes: size };
-        let resident = self.io.perform_counted(Operation::CacheStatus(status)).await;
-        matches!(resident, Ok((0, _)))
     }
 
     /// Reads a file of `size` bytes: a large one with many blocks in flight.
@@ -288,7 +274,8 @@ impl Worker<'_> {
             mode: PipelineMode::Unlinked,
         };
         let cancellation = self.job.cancellation.clone();
-        let reading = Reading::new(geometry, Handle::from(file), pool, wanted, cancellation);
+        let handle = if alignment == 1 { self.handle(file).await } else { Handle::from(file) };
+        let reading = Reading::new(geometry, handle, pool, wanted, cancellation);
         let (reading, outcome) = match is_large {
             true => self.run_blocks(reading).await?,
             false => self.io.tasks.run(reading).await,

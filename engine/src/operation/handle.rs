@@ -28,7 +28,10 @@ pub struct Socket(Arc<Descriptor>);
 
 /// What data is moved through: a file or a registered file.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Descriptor>);
+pub struct Handle {
+    descriptor: Arc<Descriptor>,
+    is_uncached: bool,
+}
 
 /// What a handle owns.
 #[derive(Debug)]
@@ -219,8 +222,28 @@ impl RegisteredFile {
 }
 
 impl Handle {
+    /// The same file, through the page cache but without leaving anything there: pages that are made
+    /// for what is moved by this handle go when it was read, or has reached the device. Pages that
+    /// were there before stay, and are used.
+    ///
+    /// `EOPNOTSUPP` where the kernel or the file system can't do that.
+    ///
+    /// # Source
+    ///
+    /// `readv(2)`, `RWF_DONTCACHE`, Linux 6.14. It is a hint: a page that another uses meanwhile stays.
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        Self { is_uncached: true, ..self }
+    }
+
+    /// Whether what it moves leaves nothing in the page cache.
+    #[must_use]
+    pub fn is_uncached(&self) -> bool {
+        self.is_uncached
+    }
+
     pub(crate) fn descriptor(&self) -> &Descriptor {
-        &self.0
+        &self.descriptor
     }
 
     /// Calls `act` with the kernel's descriptor, looked up if the handle is a slot of an emulated
@@ -229,24 +252,24 @@ impl Handle {
         &self,
         act: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>,
     ) -> Result<T, Errno> {
-        match &*self.0 {
+        match &*self.descriptor {
             Descriptor::Registered(slot) => act(slot.file().ok_or(Errno::EBADF)?.fd()?),
             descriptor => act(descriptor.fd().ok_or(Errno::EBADF)?),
         }
     }
 
     pub(crate) fn shared(&self) -> &Arc<Descriptor> {
-        &self.0
+        &self.descriptor
     }
 
     /// Whether nobody else has the descriptor; then nobody else can come by it, either.
     pub(crate) fn is_only_owner(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        Arc::strong_count(&self.descriptor) == 1
     }
 
     /// The descriptor itself, if this is its only owner.
     pub(crate) fn into_descriptor(self) -> Option<Descriptor> {
-        Arc::into_inner(self.0)
+        Arc::into_inner(self.descriptor)
     }
 }
 
@@ -264,31 +287,31 @@ impl Registration {
 
 impl From<File> for Handle {
     fn from(file: File) -> Self {
-        Self(file.0)
+        Self { descriptor: file.0, is_uncached: false }
     }
 }
 
 impl From<&File> for Handle {
     fn from(file: &File) -> Self {
-        Self(Arc::clone(&file.0))
+        file.clone().into()
     }
 }
 
 impl From<Socket> for Handle {
     fn from(socket: Socket) -> Self {
-        Self(socket.0)
+        Self { descriptor: socket.0, is_uncached: false }
     }
 }
 
 impl From<&Socket> for Handle {
     fn from(socket: &Socket) -> Self {
-        Self(Arc::clone(&socket.0))
+        Self { descriptor: Arc::clone(&socket.0), is_uncached: false }
     }
 }
 
 impl From<&RegisteredFile> for Handle {
     fn from(file: &RegisteredFile) -> Self {
-        Self(Arc::clone(&file.0))
+        Self { descriptor: Arc::clone(&file.0), is_uncached: false }
     }
 }
 

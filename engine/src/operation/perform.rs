@@ -43,13 +43,21 @@ pub(crate) fn perform_pair(
     let Some(bytes) = read.buffer.part(write.start, write.length) else {
         return (first, Err(Errno::EINVAL));
     };
-    let write_once = || write.handle.with_fd(|fd| call::write_at(fd, bytes, write.offset_bytes));
-    let mut second = write_once();
+    let mut second = write_part(write, bytes);
     for _ in 0..RETRIES_MAX {
         let Err(Errno::EINTR) = second else { break };
-        second = write_once();
+        second = write_part(write, bytes);
     }
     (first, second)
+}
+
+/// Writes these bytes to where a write goes.
+fn write_part(write: &Write, bytes: &[u8]) -> Result<u32, Errno> {
+    let (is_uncached, at) = (write.handle.is_uncached(), write.offset_bytes);
+    write.handle.with_fd(|fd| match is_uncached {
+        true => call::write_uncached_at(fd, &[bytes], at),
+        false => call::write_at(fd, bytes, at),
+    })
 }
 
 fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
@@ -59,22 +67,34 @@ fn perform_once(operation: &mut Operation) -> Result<u32, Errno> {
 
         Operation::Read(read) => {
             let bytes = read.buffer.part_mut(read.start, read.length).ok_or(Errno::EINVAL)?;
-            read.handle.with_fd(|fd| call::read_at(fd, bytes, read.offset_bytes))
+            let (is_uncached, at) = (read.handle.is_uncached(), read.offset_bytes);
+            read.handle.with_fd(|fd| match is_uncached {
+                true => call::read_uncached_at(fd, &mut [bytes], at),
+                false => call::read_at(fd, bytes, at),
+            })
         }
         Operation::Write(write) => {
             let bytes = write.buffer.part(write.start, write.length).ok_or(Errno::EINVAL)?;
-            write.handle.with_fd(|fd| call::write_at(fd, bytes, write.offset_bytes))
+            write_part(write, bytes)
         }
         Operation::ReadVectored(read) => {
             let mut parts: Vec<&mut [u8]> = Vec::with_capacity(read.buffers.len());
             for buffer in &mut read.buffers {
                 parts.push(buffer.as_mut_slice().ok_or(Errno::EINVAL)?);
             }
-            read.handle.with_fd(|fd| call::read_vectored_at(fd, &mut parts, read.offset_bytes))
+            let (is_uncached, at) = (read.handle.is_uncached(), read.offset_bytes);
+            read.handle.with_fd(|fd| match is_uncached {
+                true => call::read_uncached_at(fd, &mut parts, at),
+                false => call::read_vectored_at(fd, &mut parts, at),
+            })
         }
         Operation::WriteVectored(write) => {
             let parts: Vec<&[u8]> = write.buffers.iter().map(Buffer::as_slice).collect();
-            write.handle.with_fd(|fd| call::write_vectored_at(fd, &parts, write.offset_bytes))
+            let (is_uncached, at) = (write.handle.is_uncached(), write.offset_bytes);
+            write.handle.with_fd(|fd| match is_uncached {
+                true => call::write_uncached_at(fd, &parts, at),
+                false => call::write_vectored_at(fd, &parts, at),
+            })
         }
         Operation::Sync(sync) => match sync.reach {
             SyncReach::Data => call::sync_data(sync.file.fd()?),

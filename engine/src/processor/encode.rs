@@ -121,14 +121,18 @@ pub(super) fn encode(
 
         Operation::Read(read) => {
             let memory = writable(&mut read.buffer, identity)?.part(read.start, read.length)?;
-            let offset = offset(read.offset_bytes)?;
+            let (offset, flags) = (offset(read.offset_bytes)?, flags(&read.handle));
             let target = target(&read.handle, identity)?;
             match memory.registered {
                 Some(index) => with_target!(target, |fd| {
-                    opcode::ReadFixed::new(fd, memory.address, memory.length, index).offset(offset)
+                    opcode::ReadFixed::new(fd, memory.address, memory.length, index)
+                        .offset(offset)
+                        .rw_flags(flags)
                 }),
                 None => with_target!(target, |fd| {
-                    opcode::Read::new(fd, memory.address, memory.length).offset(offset)
+                    opcode::Read::new(fd, memory.address, memory.length)
+                        .offset(offset)
+                        .rw_flags(flags)
                 }),
             }
         }
@@ -138,31 +142,35 @@ pub(super) fn encode(
                 (buffer, _) => readable(buffer, identity)?,
             };
             let memory = memory.part(write.start, write.length)?;
-            let offset = offset(write.offset_bytes)?;
+            let (offset, flags) = (offset(write.offset_bytes)?, flags(&write.handle));
             let target = target(&write.handle, identity)?;
             match memory.registered {
                 Some(index) => with_target!(target, |fd| {
-                    opcode::WriteFixed::new(fd, memory.address, memory.length, index).offset(offset)
+                    opcode::WriteFixed::new(fd, memory.address, memory.length, index)
+                        .offset(offset)
+                        .rw_flags(flags)
                 }),
                 None => with_target!(target, |fd| {
-                    opcode::Write::new(fd, memory.address, memory.length).offset(offset)
+                    opcode::Write::new(fd, memory.address, memory.length)
+                        .offset(offset)
+                        .rw_flags(flags)
                 }),
             }
         }
         Operation::ReadVectored(read) => {
             side.name(&mut read.buffers, |buffer| writable(buffer, identity))?;
             let (vectors, count) = side.vectors()?;
-            let offset = offset(read.offset_bytes)?;
+            let (offset, flags) = (offset(read.offset_bytes)?, flags(&read.handle));
             with_target!(target(&read.handle, identity)?, |fd| {
-                opcode::Readv::new(fd, vectors, count).offset(offset)
+                opcode::Readv::new(fd, vectors, count).offset(offset).rw_flags(flags)
             })
         }
         Operation::WriteVectored(write) => {
             side.name(&mut write.buffers, |buffer| readable(buffer, identity))?;
             let (vectors, count) = side.vectors()?;
-            let offset = offset(write.offset_bytes)?;
+            let (offset, flags) = (offset(write.offset_bytes)?, flags(&write.handle));
             with_target!(target(&write.handle, identity)?, |fd| {
-                opcode::Writev::new(fd, vectors, count).offset(offset)
+                opcode::Writev::new(fd, vectors, count).offset(offset).rw_flags(flags)
             })
         }
         Operation::Sync(sync) => {
@@ -456,6 +464,11 @@ fn at(place: &Place) -> Option<(Fd, *const libc::c_char)> {
 /// An offset that a file may have, or [`CURRENT_POSITION`], which is the kernel's word for it, too.
 fn offset(bytes: u64) -> Option<u64> {
     (bytes == CURRENT_POSITION || i64::try_from(bytes).is_ok()).then_some(bytes)
+}
+
+/// How data is moved by a handle (`readv(2)`).
+fn flags(handle: &Handle) -> i32 {
+    if handle.is_uncached() { libc::RWF_DONTCACHE } else { 0 }
 }
 
 fn timespec(duration: Duration) -> Timespec {

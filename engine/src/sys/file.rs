@@ -68,11 +68,56 @@ pub(crate) fn write_vectored_at(
     .map(count)
 }
 
-/// Moves bytes at an offset; `ESPIPE` if it stands for the file's own position.
-fn positioned(
+/// Reads at an offset, and leaves no page in the page cache that was not there (`readv(2)`,
+/// RWF_DONTCACHE). `EOPNOTSUPP` before Linux 6.14, and where the file system can't.
+pub(crate) fn read_uncached_at(
+    fd: BorrowedFd<'_>,
+    parts: &mut [&mut [u8]],
     offset: u64,
-    transfer: impl FnOnce(i64) -> Result<usize, Errno>,
-) -> Result<usize, Errno> {
+) -> Result<u32, Errno> {
+    let mut parts: Vec<_> = parts.iter_mut().map(|part| IoSliceMut::new(part)).collect();
+    let count = i32::try_from(parts.len()).map_err(|_| Errno::EINVAL)?;
+    let vectors = parts.as_mut_ptr().cast();
+    uncached(offset, |offset, flags| {
+        // SAFETY: the kernel writes into the parts, which are borrowed mutably, and so alive and
+        // unshared, until the call returns; an `IoSliceMut` is an `iovec` (its documentation), and
+        // `count` counts them. `fd` is open while it is borrowed.
+        unsafe { libc::preadv2(fd.as_raw_fd(), vectors, count, offset, flags) }
+    })
+}
+
+/// Writes at an offset, begins to put that on the device, and leaves no page in the page cache once
+/// it is there. `EOPNOTSUPP` as above.
+pub(crate) fn write_uncached_at(
+    fd: BorrowedFd<'_>,
+    parts: &[&[u8]],
+    offset: u64,
+) -> Result<u32, Errno> {
+    let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let count = i32::try_from(parts.len()).map_err(|_| Errno::EINVAL)?;
+    let vectors = parts.as_ptr().cast();
+    uncached(offset, |offset, flags| {
+        // SAFETY: the kernel reads the parts, which are borrowed, and so alive and unchanged, until
+        // the call returns; an `IoSlice` is an `iovec` (its documentation), and `count` counts them.
+        // `fd` is open while it is borrowed.
+        unsafe { libc::pwritev2(fd.as_raw_fd(), vectors, count, offset, flags) }
+    })
+}
+
+/// Moves bytes uncached at an offset; where there are none, from where the file is (-1).
+fn uncached(
+    offset: u64,
+    transfer: impl Fn(i64, libc::c_int) -> libc::ssize_t,
+) -> Result<u32, Errno> {
+    let flags = libc::RWF_DONTCACHE;
+    match positioned(offset, |offset| length(transfer(offset, flags))) {
+        Err(Errno::ESPIPE) => length(transfer(-1, flags)),
+        moved => moved,
+    }
+}
+
+/// Moves bytes at an offset; `ESPIPE` if it stands for the file's own position.
+fn positioned<T>(offset: u64, transfer: impl FnOnce(i64) -> Result<T, Errno>) -> Result<T, Errno> {
     if offset == u64::MAX { Err(Errno::ESPIPE) } else { transfer(signed(offset)?) }
 }
 

@@ -13,7 +13,42 @@ use super::{Case, conform};
 
 #[test]
 fn reads_and_writes() {
-    let cases: [Case; 20] = [
+    let cases: [Case; 22] = [
+        (
+            "what is moved uncached is moved, or refused by all alike",
+            |it| {
+                let file = it.file("a", b"hello");
+                let handle = || Handle::from(&file).uncached();
+                // A read behind the end tells which.
+                match &*it.tell(read(handle(), vec![0], 1 << 62)) {
+                    "0" => {}
+                    // The disk's kernel or file system can't.
+                    refusal => return refusal.replace("EOPNOTSUPP", "2, 4 heyo, 3, 7 heyoabc"),
+                }
+                let content = |it: &mut World, length| {
+                    let ended = it.run(read(handle(), vec![0; length], 0));
+                    format!("{} {}", ended.told(), text(ended.bytes()))
+                };
+                let written = it.tell(write(handle(), b"yo".to_vec(), 2));
+                let first = content(it, 4);
+                let buffers = vec![Buffer::Vec(b"a".to_vec()), Buffer::Vec(b"bc".to_vec())];
+                let vectored = WriteVectored { handle: handle(), buffers, offset_bytes: 4 };
+                let vectored = it.tell(vectored);
+                told([written, first, vectored, content(it, 7)])
+            },
+            "2, 4 heyo, 3, 7 heyoabc",
+        ),
+        (
+            "a fifo is not written uncached",
+            |it| {
+                let mode = libc::S_IFIFO | 0o600;
+                it.tell(MakeNode { place: it.place("f"), mode, device: 0 });
+                let handle = Handle::from(it.open("f", libc::O_RDWR)).uncached();
+                let written = [0, CURRENT_POSITION];
+                told(written.map(|at| it.tell(write(handle.clone(), b"ab".to_vec(), at))))
+            },
+            "EOPNOTSUPP, EOPNOTSUPP",
+        ),
         (
             "a read fills the buffer",
             |it| {

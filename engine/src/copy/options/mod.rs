@@ -24,6 +24,7 @@ pub use selection::*;
 pub use verification::*;
 pub use what::*;
 
+use crate::cache_policy::CachePolicy;
 use crate::digest::Algorithm;
 
 /// How a copy is made. The default is what `ucp SOURCE… TARGET` does.
@@ -31,6 +32,8 @@ use crate::digest::Algorithm;
 pub struct Options {
     /// Whether data goes past the page cache.
     pub direct: Direct,
+    /// What the copy leaves in the page cache.
+    pub cache: CachePolicy,
     /// Whether extents may be shared with the source.
     pub reflink: Reflink,
     /// Which holes targets get.
@@ -99,6 +102,9 @@ impl Options {
     pub fn contradiction(&self) -> Option<&'static str> {
         let backup = self.existing.backup.as_ref().map(|backup| backup.style);
         let may_replace_copies = backup.is_some_and(|style| style != BackupStyle::Numbered);
+        if self.cache == CachePolicy::Keep && self.direct == Direct::On {
+            return Some("what goes past the page cache is not kept there");
+        }
         match self.selection.remove_source_files {
             true if self.selection.delete => {
                 Some("what is removed from a source would be deleted from its mirror")
@@ -127,6 +133,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             direct: Direct::default(),
+            cache: CachePolicy::default(),
             reflink: Reflink::default(),
             holes: Holes::default(),
             protect_devices: true,

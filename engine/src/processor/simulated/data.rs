@@ -59,6 +59,33 @@ impl World {
         Ok(count_of(count))
     }
 
+    /// Reads, and leaves nothing in the page cache if nothing of it was there.
+    pub(super) fn read_uncached(
+        &mut self,
+        descriptor: u32,
+        offset: u64,
+        memory: &mut Memory<'_>,
+        limit: Option<usize>,
+    ) -> Result<u32, Errno> {
+        self.check_uncached(descriptor)?;
+        let length = memory.length() as u64;
+        let was_absent = length > 0 && self.cache_status(descriptor, offset, length) == Ok(0);
+        let read = self.read(descriptor, offset, memory, limit)?;
+        if was_absent {
+            self.advise(descriptor, true, offset, length)?;
+        }
+        Ok(read)
+    }
+
+    /// Fails where nothing can be moved uncached. What is written stays here until it is on the device
+    /// and room is needed.
+    pub(super) fn check_uncached(&self, descriptor: u32) -> Result<(), Errno> {
+        let inode = self.node(self.file(descriptor)?.inode);
+        let is_regular = matches!(inode.body, Body::Regular(_));
+        let is_supported = is_regular && self.mounts[inode.mount].options.supports_uncached;
+        if is_supported { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
+    }
+
     /// Writes what is in `memory`, at most `limit` bytes.
     pub(super) fn write(
         &mut self,

@@ -13,8 +13,8 @@ use crate::processor::slots::Memory;
 /// An operation that moves data through memory that was named beforehand, without that memory.
 #[derive(Clone, Debug)]
 pub(super) enum Transfer {
-    Read { descriptor: u32, offset: u64 },
-    Write { descriptor: u32, offset: u64 },
+    Read { descriptor: u32, offset: u64, is_uncached: bool },
+    Write { descriptor: u32, offset: u64, is_uncached: bool },
     ReadLink { directory: Option<u32>, name: Name },
     ListDirectory { descriptor: u32 },
     GetAttribute { descriptor: u32, name: Name },
@@ -54,18 +54,22 @@ pub(super) fn transfer(
         Operation::Read(read) => Transfer::Read {
             descriptor: of_handle(&read.handle, identity)?,
             offset: read.offset_bytes,
+            is_uncached: read.handle.is_uncached(),
         },
         Operation::ReadVectored(read) => Transfer::Read {
             descriptor: of_handle(&read.handle, identity)?,
             offset: read.offset_bytes,
+            is_uncached: read.handle.is_uncached(),
         },
         Operation::Write(write) => Transfer::Write {
             descriptor: of_handle(&write.handle, identity)?,
             offset: write.offset_bytes,
+            is_uncached: write.handle.is_uncached(),
         },
         Operation::WriteVectored(write) => Transfer::Write {
             descriptor: of_handle(&write.handle, identity)?,
             offset: write.offset_bytes,
+            is_uncached: write.handle.is_uncached(),
         },
         Operation::ReadLink(link) => Transfer::ReadLink {
             directory: link.place.directory.as_ref().map(of_file).transpose()?,
@@ -104,8 +108,18 @@ impl Transfer {
         limit: Option<usize>,
     ) -> Result<u32, Errno> {
         match self {
-            Self::Read { descriptor, offset } => world.read(*descriptor, *offset, memory, limit),
-            Self::Write { descriptor, offset } => world.write(*descriptor, *offset, memory, limit),
+            Self::Read { descriptor, offset, is_uncached: true } => {
+                world.read_uncached(*descriptor, *offset, memory, limit)
+            }
+            Self::Read { descriptor, offset, is_uncached: false } => {
+                world.read(*descriptor, *offset, memory, limit)
+            }
+            Self::Write { descriptor, offset, is_uncached } => {
+                if *is_uncached {
+                    world.check_uncached(*descriptor)?;
+                }
+                world.write(*descriptor, *offset, memory, limit)
+            }
             Self::ReadLink { directory, name } => {
                 if memory.length() == 0 {
                     return Err(Errno::EINVAL);

@@ -48,6 +48,8 @@ pub struct MountOptions {
     pub supports_allocate: bool,
     /// Whether files have extended attributes.
     pub supports_attributes: bool,
+    /// Whether data can be moved and leave nothing in the page cache (RWF_DONTCACHE).
+    pub supports_uncached: bool,
     /// Whether directory entries tell what they are.
     pub tells_entry_kinds: bool,
     /// Whether nothing can be changed.
@@ -111,6 +113,7 @@ impl Default for MountOptions {
             supports_no_replace: true,
             supports_allocate: true,
             supports_attributes: true,
+            supports_uncached: true,
             tells_entry_kinds: true,
             is_read_only: false,
         }
