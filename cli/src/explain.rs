@@ -32,6 +32,9 @@ fn parts(copied: &Copied<'_>) -> Vec<String> {
         let there = Bytes(copied.resumed_bytes);
         parts.push(format!("{there} of it were there, from a copy that was interrupted"));
     }
+    if let Some(reason) = copied.begins_again {
+        parts.push(format!("interrupted, it would have begun again, as {reason}"));
+    }
     if let Some(holes @ 1..) = copied.holes_bytes {
         parts.push(format!("{} of it are holes", Bytes(holes)));
     }

@@ -5,8 +5,12 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
 use super::support::{
-    LoopDevice, Scratch, allocated_bytes, bytes, data_map, in_mount_namespace, make_sparse, run,
+    Background, LoopDevice, Scratch, UCP, allocated_bytes, bytes, data_map, in_mount_namespace,
+    leftovers, make_sparse, run, until,
 };
 
 const MIB: usize = 1 << 20;
@@ -164,6 +168,55 @@ fn a_device_is_copied_to_another_and_not_to_itself() {
     run(Command::new("mknod").arg(scratch.path("node")).args(node_numbers(one.path()))).exits(0);
     let node = scratch.path("node");
     scratch.ucp([one.path(), &node]).exits(1).says(&["the same device"]);
+}
+
+/// Interrupts a copy when some of it was moved.
+fn interrupt(scratch: &Scratch, words: &[&str], has_begun: impl Fn() -> bool) {
+    let mut command = Command::new(UCP);
+    command.args(["--limit-rate=64M", "--direct=off"]).args(words);
+    let mut copy = Background::start(command.current_dir(scratch.path("")));
+    until("the signals are taken care of", || copy.blocks(Signal::SIGINT));
+    until("it has begun", || has_begun() || copy.has_ended());
+    assert!(!copy.has_ended(), "it ended too early");
+    copy.signal(Signal::SIGINT);
+    copy.end().exits(130).says(&["the next run begins again: a device does not tell"]);
+}
+
+#[test]
+fn an_image_that_was_interrupted_begins_again_and_says_so() {
+    require_root!();
+    let scratch = Scratch::new();
+    // Large enough for a journal, if it were a file.
+    let size = 160 * MIB;
+    let device = filled(&scratch, size, &[]);
+    interrupt(&scratch, &[device.name(), "image"], || !leftovers(&scratch.path("")).is_empty());
+    assert_eq!(leftovers(&scratch.path("")), Vec::<std::path::PathBuf>::new());
+    assert!(!scratch.exists("image"));
+    // What was read already is another by now.
+    write_at_start(&device, &[0x11; MIB]);
+    let ran = scratch.ucp(["--explain", device.name(), "image"]);
+    let why = "interrupted, it would have begun again, as a device does not tell";
+    assert!(ran.exits(0).stdout().contains(why), "{ran:?}");
+    assert!(scratch.read("image") == fs::read(device.path()).unwrap(), "it is of two moments");
+
+    let changed = || {
+        let mut first = [0; 1];
+        File::open(device.path()).unwrap().read_exact_at(&mut first, 0).unwrap();
+        first[0] == 0x22
+    };
+    scratch.write("image", vec![0x22; size]);
+    interrupt(&scratch, &["image", device.name()], changed);
+    write_at_start(&device, &[0x33; MIB]);
+    let ran = scratch.ucp(["--json", "image", device.name()]);
+    let line = ran.exits(0).stdout().lines().next().unwrap();
+    let copied: Value = serde_json::from_str(line).unwrap();
+    assert!(copied["begins_again_reason"].is_string() && copied["resumed_bytes"] == 0, "{copied}");
+    assert!(behind(&scratch, &device) == scratch.read("image"), "it is of two moments");
+}
+
+fn write_at_start(device: &LoopDevice, bytes: &[u8]) {
+    let write = File::options().write(true).open(device.path()).unwrap();
+    write.write_all_at(bytes, 0).unwrap();
 }
 
 /// The arguments of mknod for another node of a device.

@@ -152,6 +152,8 @@ pub struct Copied<'a> {
     pub bytes: u64,
     /// How many of them an interrupted copy had left already.
     pub resumed_bytes: u64,
+    /// Of an image of a disk: why its copy would have begun again, had it been interrupted.
+    pub begins_again: Option<&'static str>,
     /// How many of them are holes in the target; none if that is not known.
     pub holes_bytes: Option<u64>,
     /// How holes were looked for in the source; none where the file system made the copy, and
@@ -439,6 +441,7 @@ impl<'a> Copied<'a> {
             publication: Publication::New,
             bytes: 0,
             resumed_bytes: 0,
+            begins_again: None,
             holes_bytes: None,
             hole_search: None,
             is_shared: None,

@@ -7,7 +7,6 @@
 
 use nix::libc;
 
-use super::Holes;
 use super::attributes::Known;
 use super::holes::HolePlan;
 use super::publish::{Made, NewFile, Target};
@@ -15,6 +14,7 @@ use super::segments::Segment;
 use super::signature::{self, HEAD_BYTES, TAIL_BYTES};
 use super::sparse::Part;
 use super::worker::{Labels, Worker};
+use super::{Holes, Resume};
 use crate::buffer::Buffer;
 use crate::error::{Errno, Error, ErrorKind};
 use crate::operation::{
@@ -22,7 +22,23 @@ use crate::operation::{
 };
 use crate::units::Bytes;
 
+/// Why an image that was interrupted is not gone on with.
+const SILENT: &str = "a device does not tell whether it is written to in between";
+
 impl Worker<'_> {
+    /// Why the copy of something large would begin again, if it were interrupted: of images only.
+    ///
+    /// A file's times and inode vouch for what a journal says of it. Nothing vouches for a device: what
+    /// is mounted or stacked on it, its other nodes, the file behind it or another machine write to it
+    /// and leave no trace, and the kernel's own counts stop when statistics are switched off. An image
+    /// of two moments would look like one that is right.
+    pub(super) fn begins_again(&self, source: &FileStatus, new: &NewFile) -> Option<&'static str> {
+        let options = &self.job.options;
+        let is_image = source.kind == FileKind::BlockDevice || new.device_block_bytes().is_some();
+        let is_large = source.size_bytes >= options.resume_bytes_min;
+        (is_image && is_large && options.resume == Resume::Auto).then_some(SILENT)
+    }
+
     /// The status of a source, with the length that a block device has but does not tell.
     pub(super) async fn with_device_size(
         &self,

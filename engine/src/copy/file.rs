@@ -241,6 +241,7 @@ impl Worker<'_> {
             staging.add_bytes(moved.bytes);
         }
         let resumed_bytes = new.resumed_bytes.get();
+        let begins_again = self.begins_again(&status, &new);
         let goes = self.may_stand_alone(&new, moved.verified, labels).await?;
         self.close(new, labels).await?;
         if let Some(digest) = &moved.digest {
@@ -259,6 +260,7 @@ impl Worker<'_> {
                 publication,
                 bytes: moved.bytes,
                 resumed_bytes,
+                begins_again,
                 holes_bytes: moved.holes_bytes(),
                 hole_search: moved.hole_search,
                 is_shared: moved.is_shared(),
@@ -333,6 +335,9 @@ impl Worker<'_> {
             Ok(moved) => Ok((new, moved)),
             Err(error) => {
                 let is_cancelled = error.kind() == ErrorKind::Cancelled;
+                if is_cancelled && let Some(reason) = self.begins_again(status, &new) {
+                    self.warn(labels, &format!("the next run begins again: {reason}"));
+                }
                 if !is_cancelled || !self.keep_interrupted(&new, labels).await {
                     self.discard(new).await;
                 }
