@@ -8,11 +8,21 @@ use nix::sys::signal::Signal;
 
 use super::support::{Background, Scratch, UCP, bytes, leftovers, run, until};
 
-/// A copy that takes some thousand operations.
+/// What holds a copy to a rate at which no signal comes too late for it, however busy the machine is;
+/// and so that it takes some thousand operations.
+const SLOW: [&str; 6] = [
+    "--engine=threads",
+    "--depth=1",
+    "--block-size=4K",
+    "--direct=off",
+    "--reflink=never",
+    "--limit-rate=16M",
+];
+
+/// A copy that takes long.
 fn slow(scratch: &Scratch) -> Command {
     let mut command = Command::new(UCP);
-    command.args(["--engine=threads", "--depth=1", "--block-size=4K", "--direct=off"]);
-    command.arg("--reflink=never").current_dir(scratch.path(""));
+    command.args(SLOW).current_dir(scratch.path(""));
     command
 }
 
@@ -91,11 +101,8 @@ fn a_second_ctrl_c_ends_at_once() {
 fn signals_that_were_ignored_stay_ignored() {
     // As under `nohup`, and as in the background of a shell script.
     let scratch = Scratch::new();
-    scratch.write("large", bytes(32 << 20, 1));
-    let script = format!(
-        "trap '' HUP INT; exec '{UCP}' --engine=threads --depth=1 --block-size=4K --direct=off \
-         --reflink=never large copy"
-    );
+    scratch.write("large", bytes(16 << 20, 1));
+    let script = format!("trap '' HUP INT; exec '{UCP}' {} large copy", SLOW.join(" "));
     let mut command = Command::new("sh");
     command.args(["-c", &script]).current_dir(scratch.path(""));
     let mut copy = Background::start(&mut command);
