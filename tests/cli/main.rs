@@ -19,6 +19,7 @@ mod existing;
 mod failures;
 mod faults;
 mod fidelity;
+mod full;
 mod help;
 mod holes;
 mod huge;

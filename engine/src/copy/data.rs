@@ -599,7 +599,11 @@ impl Worker<'_> {
                 // Padding would fall on bytes behind the image, which nothing can cut off again.
                 route = route.with_write_refused();
             }
-            if route.preallocate && !receiver.new.is_in_place() && !plan.makes_holes() {
+            // Of a copy that is gone on with it is there already, and asking again could be refused: XFS
+            // looks for all of it anew (xfs_alloc_file_space).
+            let has_room = status.blocks_512.saturating_mul(512) >= size;
+            let reserves = route.preallocate && !has_room;
+            if reserves && !receiver.new.is_in_place() && !plan.makes_holes() {
                 let whole = Segment { start: 0, end: size };
                 let mode = AllocateMode::Extend;
                 let reserved = self.preallocate(&receiver.new.file, mode, whole).await;

@@ -315,20 +315,20 @@ impl Worker<'_> {
         let length = buffer.length();
         let mut start = 0;
         while start < length {
+            let at = offset + u64::from(start);
             let write = Write {
                 handle: Handle::from(file),
                 buffer,
-                offset_bytes: offset + u64::from(start),
+                offset_bytes: at,
                 start,
                 length: length - start,
             };
-            let (bytes, Operation::Write(write)) =
-                self.io.perform_counted(Operation::Write(write)).await?
-            else {
+            let written = self.io.perform_counted(Operation::Write(write)).await;
+            let (bytes, Operation::Write(write)) = written.map_err(|error| error.at(at))? else {
                 unreachable!("an operation comes back as itself")
             };
             if bytes == 0 {
-                return Err(Error::from_errno("write", Errno::EIO));
+                return Err(Error::from_errno("write", Errno::EIO).at(at));
             }
             buffer = write.buffer;
             start += bytes;
