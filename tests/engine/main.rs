@@ -19,6 +19,7 @@ mod parked;
 mod proactor;
 mod rate;
 mod same_operations;
+mod sharing;
 mod simulation;
 mod sockets;
 mod startup;

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ucp_engine::cache_policy::CachePolicy;
 use ucp_engine::copy::{
-    Cancellation, Direct, Durability, Event, Holes, Keep, KeepMode, LookAhead, Observer,
+    Cancellation, DataPath, Direct, Durability, Event, Holes, Keep, KeepMode, LookAhead, Observer,
     PipelineMode, Preserve, Progress, Publication, Reflink, Request, Resume, Stage, Summary,
     TargetRole, copy_on,
 };
@@ -32,6 +32,9 @@ use ucp_engine::{ErrorKind, Proactor};
 
 /// How many copies the suite simulates, unless `UCP_SIMULATIONS` asks for another number.
 const SIMULATIONS: u64 = 10_000;
+
+/// The kind of file system whose server can copy by itself (`linux/magic.h`).
+const NFS: u64 = 0x6969;
 
 /// Where the kernel tells which boot it is.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -78,6 +81,7 @@ fn copies_keep_the_rules_whatever_goes_wrong() {
         "complete",
         "complete in several places",
         "with failures",
+        "with files that the server has copied",
         "moved",
     ] {
         assert!(total.contains_key(what), "no copy was {what}");
@@ -93,6 +97,8 @@ fn variable(name: &str) -> Option<u64> {
 #[derive(Clone, Debug, Default)]
 struct Told {
     copied: BTreeSet<PathBuf>,
+    /// How many of them the server has copied.
+    by_server: u64,
     /// What an interrupted copy had left whole: no target is said to be up to date otherwise.
     taken_over: BTreeSet<PathBuf>,
     /// Files in stages of which an interrupted copy had left a part.
@@ -109,6 +115,7 @@ impl Observer for Listener {
         let mut told = self.0.lock().unwrap();
         match event {
             Event::Copied(copied) => {
+                told.by_server += u64::from(copied.path == Some(DataPath::CopyRange));
                 told.copied.insert(copied.target.to_owned());
                 if copied.resumed_bytes > 0 && copied.publication == Publication::Staged {
                     told.resumed.insert(copied.target.to_owned());
@@ -136,8 +143,11 @@ struct Scenario {
 impl Scenario {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mount = mount_options(&mut random);
+        let mut mount = mount_options(&mut random);
         let has_device = mount.magic == 0xef53;
+        if !has_device && Random::new(seed ^ 0x7365_7276).once_in(2) {
+            mount.magic = NFS;
+        }
         let world = SimulatedWorld::with_root(mount);
         for directory in ["/proc/self", "/source", "/target", "/elsewhere"] {
             world.add_directory(directory);
@@ -265,6 +275,9 @@ impl Scenario {
             assert!(taken.is_empty(), "seed {}: {taken:?} after a power cut", self.seed);
         }
         let told = listener.0.lock().unwrap().clone();
+        if told.by_server > 0 {
+            *counts.entry("with files that the server has copied".to_owned()).or_default() += 1;
+        }
         let done = self.check_done(&self.world.crash(!self.seed), &told, &record);
         *counts.entry("done before a power cut".to_owned()).or_default() += done;
         let mut count = |what: &str| *counts.entry(what.to_owned()).or_default() += 1;

@@ -906,6 +906,7 @@ impl Worker<'_> {
             match self.io.perform_counted(Operation::CopyRange(range)).await {
                 Ok((0, _)) => {
                     refuse(None);
+                    self.job.progress.take_back_bytes(copied);
                     return Ok(false);
                 }
                 Ok((bytes, _)) => {

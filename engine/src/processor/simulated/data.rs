@@ -471,10 +471,10 @@ impl World {
         if from == to && overlaps {
             return Err(Errno::EINVAL);
         }
+        let length = limit.map_or(length, |limit| length.min(limit as u64));
         if length == 0 {
             return Ok(0);
         }
-        let length = limit.map_or(length, |limit| length.min(limit as u64));
         let mut bytes = Vec::new();
         self.content_and_room(from).0.read(source_offset, length, false, |_, piece| {
             bytes.extend_from_slice(piece);

@@ -293,6 +293,8 @@ pub struct FaultPlan {
     /// Once in how many operations of a kind a fault happens; absent is never.
     chances: BTreeMap<(OperationKind, Fault), u64>,
     scripted: Vec<Scripted>,
+    /// How many bytes the ranges with these numbers move at the most.
+    range_bytes_max: BTreeMap<u64, u32>,
     /// Once in how many completions a source file changes, each way.
     changes: BTreeMap<Fault, u64>,
     /// Files at or below these paths change.
@@ -345,6 +347,8 @@ pub(super) struct Fate {
     pub(super) is_short: bool,
     pub(super) is_slow: bool,
     pub(super) is_lie: bool,
+    /// No more bytes are moved.
+    pub(super) bytes_max: Option<u32>,
 }
 
 impl FaultPlan {
@@ -469,6 +473,14 @@ impl FaultPlan {
         self
     }
 
+    /// The `number`th range that a server is asked to copy, counted from 1, moves no more than `bytes`.
+    /// NFS servers and kernels are known that say 0 before the end of a file.
+    #[must_use]
+    pub fn cut_range(mut self, number: u64, bytes: u32) -> Self {
+        self.range_bytes_max.insert(number, bytes);
+        self
+    }
+
     /// Sets a flag after `completions` operations have completed: for tests of cancelling.
     #[must_use]
     pub fn cancel_after(self, completions: u64, flag: Arc<AtomicBool>) -> Self {
@@ -503,6 +515,9 @@ impl FaultPlan {
             fate.errno = Some(scripted.errno);
             self.record.count(Fault::Scripted);
             return fate;
+        }
+        if kind == OperationKind::CopyRange {
+            fate.bytes_max = self.range_bytes_max.get(begun).copied();
         }
         for fault in Fault::OF_OPERATIONS {
             let once_in = self.chances.get(&(kind, fault)).copied().unwrap_or(0);

@@ -415,6 +415,9 @@ impl SimulatedProcessor {
                 return lies::lie(&world, seek, random);
             }
             let limit = match operation {
+                Operation::CopyRange(_) if fate.bytes_max.is_some() => {
+                    fate.bytes_max.map(|bytes| bytes as usize)
+                }
                 Operation::CopyRange(range) if fate.is_short => {
                     let target = perform::of_file(&range.target)?;
                     world.short_length(target, range.length as usize, random)
