@@ -3,19 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 
+use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 
-use super::support::{Scratch, UCP, bytes, make_sparse, run};
+use super::support::{Background, LoopDevice, Scratch, UCP, bytes, make_sparse, run, until};
 
 pub(super) const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/access.md");
 
 /// Option sets, each with where it copies to.
-const RUNS: [(&[&str], Onto); 23] = [
+const RUNS: [(&[&str], Onto); 39] = [
     (&[], Onto::Nothing),
     (&[], Onto::Old),
     (&["-a"], Onto::Nothing),
@@ -39,6 +42,22 @@ const RUNS: [(&[&str], Onto); 23] = [
     (&["--cache=bypass", "--reflink=never"], Onto::Nothing),
     (&["--dry-run"], Onto::Old),
     (&["-a", "--sandbox", "--json"], Onto::Old),
+    (&["-l"], Onto::Nothing),
+    (&["-al"], Onto::Old),
+    (&["-b"], Onto::Old),
+    (&["-a", "--backup=numbered"], Onto::Old),
+    (&["-n"], Onto::Old),
+    (&["-i"], Onto::Old),
+    (&["-u"], Onto::Old),
+    (&["-f"], Onto::Old),
+    (&["-x"], Onto::Nothing),
+    (&["--remove-destination"], Onto::Old),
+    (&["--attributes-only"], Onto::Nothing),
+    (&["-a", "--attributes-only"], Onto::Old),
+    (&["--keep-directory-symlink"], Onto::Linked),
+    (&["--files-from=names"], Onto::Old),
+    (&["-a", "--files-from=names", "--stage=never"], Onto::Nothing),
+    (&["-s", "--stage=never"], Onto::Nothing),
 ];
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -48,35 +67,28 @@ enum Onto {
     Old,
     /// The same, but for what a copy refuses to replace.
     Extra,
+    /// The same, and a link leads to one of its directories.
+    Linked,
 }
 
 #[test]
 fn every_call_of_a_copy_is_one_that_the_page_allows() {
     require_root!();
     let page = fs::read_to_string(PAGE).unwrap();
-    let rows = rows(&page);
-    let mut used = BTreeSet::new();
-    let mut refused = BTreeMap::new();
-    let place = Scratch::new();
-    make_source(&place);
+    let mut copies = Copies::of(&page);
+    make_source(&copies.place);
+    copies.place.write("names", "one\nd/e/\nd/link\nmissing\n");
     for (options, onto) in RUNS {
-        let _ = fs::remove_dir_all(place.path("target"));
-        if onto != Onto::Nothing {
-            make_old(&place);
-        }
-        if onto == Onto::Extra {
-            fs::remove_file(place.path("target/source/nothing")).unwrap();
-        }
-        check(&place, options, &["source", "target"], &rows, &mut used, &mut refused);
+        copies.prepare(onto);
+        copies.check(options, &["source", "target"]);
     }
-    place.make_directory(format!("deep/{}", "d/".repeat(40)));
-    check(&place, &["-a"], &["deep", "deep copy"], &rows, &mut used, &mut refused);
-    place.link("big", "source/operand link");
-    for (options, target) in [(&[][..], "new file"), (&["--in-place"], "new file")] {
-        let operands = ["source/big", target];
-        check(&place, options, &operands, &rows, &mut used, &mut refused);
-    }
-    check(&place, &[], &["source/operand link", "./target"], &rows, &mut used, &mut refused);
+    copies.deep_trees();
+    copies.single_files();
+    copies.other_operands();
+    copies.sources_that_go();
+    copies.images();
+    copies.interrupted();
+    let Copies { rows, used, refused, .. } = copies;
     assert!(refused.is_empty(), "no row of docs/access.md allows: {refused:#?}");
     let unused: Vec<_> = (0..rows.len())
         .filter(|row| !used.contains(row) && !rows[*row].is_rare)
@@ -85,46 +97,170 @@ fn every_call_of_a_copy_is_one_that_the_page_allows() {
     assert!(unused.is_empty(), "no copy made use of these rows: {unused:#?}");
 }
 
-/// Copies under strace, and holds each call against the rows.
-fn check(
-    place: &Scratch,
-    options: &[&str],
-    operands: &[&str],
-    rows: &[Row<'_>],
-    used: &mut BTreeSet<usize>,
-    refused: &mut BTreeMap<String, Vec<String>>,
-) {
-    // Not enough for a deep tree: directories above are closed, and opened again.
-    let (program, limit): (_, &[&str]) = match operands[0] {
-        "deep" => ("prlimit", &["--nofile=64:64", "strace"]),
-        _ => ("strace", &[]),
-    };
-    let mut command = Command::new(program);
-    command.args(limit).args(["-f", "-qq", "-s", "4096", "-o", "log", "-e", "trace=%file,%desc"]);
-    command
-        .env_remove("LD_LIBRARY_PATH")
-        .args([UCP, "--engine=threads"])
-        .args(options)
-        .args(operands);
-    let ran = run(command.current_dir(place.path("")));
-    // What is refused was looked at as well.
-    assert!(matches!(ran.code(), Some(0 | 1)), "{ran:?}");
-    let log = String::from_utf8_lossy(&place.read("log")).into_owned();
-    // What stands for an operand: its own path, as it was given and in full, and the path above it.
-    let full = |path: &&str| place.path(path).to_str().unwrap().to_owned();
-    let named = operands.iter().chain(&["list"]);
-    let full: Vec<String> = named.clone().map(full).collect();
-    let named = named.copied().chain(full.iter().map(String::as_str));
-    let named: Vec<&str> = named.flat_map(above).collect();
-    let calls = calls(&log);
-    assert!(calls.len() > 100 || operands[0] != "source", "strace saw {} calls only", calls.len());
-    for call in calls {
-        let asked = Asked::of(&call, &named);
-        match rows.iter().position(|row| row.allows(&asked, options)) {
-            Some(row) => drop(used.insert(row)),
-            None => {
-                let calls = refused.entry(asked.summary()).or_default();
-                calls.push(format!("{options:?}: {call}"));
+/// Copies under strace, and what came of holding their calls against the rows.
+struct Copies<'a> {
+    place: Scratch,
+    rows: Vec<Row<'a>>,
+    used: BTreeSet<usize>,
+    /// Calls that no row allows, by what they are.
+    refused: BTreeMap<String, Vec<String>>,
+}
+
+impl<'a> Copies<'a> {
+    fn of(page: &'a str) -> Self {
+        let (used, refused) = (BTreeSet::new(), BTreeMap::new());
+        Self { place: Scratch::new(), rows: rows(page), used, refused }
+    }
+
+    /// Makes what stands at the target.
+    fn prepare(&self, onto: Onto) {
+        let place = &self.place;
+        let _ = fs::remove_dir_all(place.path("target"));
+        if onto != Onto::Nothing {
+            make_old(place);
+        }
+        if onto == Onto::Extra {
+            fs::remove_file(place.path("target/source/nothing")).unwrap();
+        }
+        if onto == Onto::Linked {
+            fs::rename(place.path("target/source/d"), place.path("target/linked")).unwrap();
+            place.link("../linked", "target/source/d");
+        }
+    }
+
+    fn deep_trees(&mut self) {
+        self.place.make_directory(format!("deep/{}", "d/".repeat(40)));
+        self.check(&["-a"], &["deep", "deep copy"]);
+        // In the target only: all of it goes. And on both sides: all of it is looked through.
+        self.place.make_directory("shallow");
+        self.place.make_directory(format!("deep copy/shallow/{}", "e/".repeat(40)));
+        self.place.make_directory(format!("deep copy/deep/{}", "d/".repeat(40)));
+        self.check(&["-a", "--delete"], &["deep", "shallow", "deep copy"]);
+    }
+
+    fn single_files(&mut self) {
+        self.place.link("big", "source/operand link");
+        self.check(&[], &["source/big", "new file"]);
+        self.check(&["--in-place"], &["source/big", "new file"]);
+        self.check(&[], &["source/operand link", "./target"]);
+        self.check(&["-s"], &["source/big", "./link"]);
+        self.check(&["-sb"], &["source/one", "./link"]);
+        self.check(&["-lf"], &["source/one", "./link"]);
+    }
+
+    fn other_operands(&mut self) {
+        self.prepare(Onto::Old);
+        self.check(&["--parents"], &["source/d/list", "source/d/e/owned", "target"]);
+        self.check(&["-a", "--parents"], &["source/d", "target"]);
+        self.place.make_directory("specials");
+        let node = self.place.path("specials/device");
+        mknod(&node, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 3)).unwrap();
+        self.check(&["-R", "--copy-contents"], &["specials", "contents"]);
+        self.place.make_directory("other");
+        self.check(&["-a", "-tother"], &["source", "-ttarget"]);
+    }
+
+    fn sources_that_go(&mut self) {
+        for options in [&["--remove-source-files"][..], &["-a", "--remove-source-files"]] {
+            let source = [self.place.path("source"), self.place.path("moved")];
+            let _ = fs::remove_dir_all(&source[1]);
+            run(Command::new("cp").arg("-a").args(source)).exits(0);
+            self.prepare(Onto::Nothing);
+            self.check(options, &["moved", "target"]);
+        }
+    }
+
+    fn images(&mut self) {
+        make_sparse(&self.place.path("behind"), 24 << 20, &[(0, 1 << 20)]);
+        let device = LoopDevice::over(&self.place.path("behind"));
+        self.check(&[], &[device.name(), "image"]);
+        make_sparse(&self.place.path("holes"), 20 << 20, &[(1 << 20, 1 << 20)]);
+        self.check(&[], &["holes", device.name()]);
+        self.check(&["--direct=on", "--durable"], &["holes", device.name()]);
+    }
+
+    /// What an interrupted copy has left is gone on with.
+    fn interrupted(&mut self) {
+        let huge = fs::File::create(self.place.path("huge")).unwrap();
+        huge.set_len(160 << 20).unwrap();
+        self.interrupt(&["--sparse=never", "--limit-rate=512M"], ["huge", "huge copy"], |left| {
+            let is_journal = left.extension().is_some_and(|it| it == "journal");
+            is_journal && left.metadata().is_ok_and(|it| it.len() > 104)
+        });
+        self.check(&["--sparse=never"], &["huge", "huge copy"]);
+        self.interrupt(&["-a", "--limit-rate=8M"], ["source", "tree copy"], |left| {
+            fs::read_dir(left).is_ok_and(|mut names| names.any(|name| name.is_ok()))
+        });
+        self.check(&["-a"], &["source", "tree copy"]);
+    }
+
+    /// Kills a copy when what it has left is far enough.
+    fn interrupt(
+        &self,
+        options: &[&str],
+        operands: [&str; 2],
+        is_far_enough: impl Fn(&Path) -> bool,
+    ) {
+        let place = self.place.path("");
+        let mut command = Command::new(UCP);
+        command.args(options).args(operands).current_dir(&place);
+        let mut copy = Background::start(&mut command);
+        let is_far_enough = || {
+            let names = fs::read_dir(&place).unwrap().map(|name| name.unwrap().path());
+            let is_left = |path: &Path| path.file_name().unwrap().as_bytes().starts_with(b".ucp");
+            names.filter(|path| is_left(path)).any(|path| is_far_enough(&path))
+        };
+        until("it is far enough", || is_far_enough() || copy.has_ended());
+        assert!(!copy.has_ended(), "{operands:?}: it ended too early");
+        copy.signal(Signal::SIGKILL);
+        copy.end();
+    }
+
+    /// Copies under strace, and holds each call against the rows.
+    fn check(&mut self, options: &[&str], operands: &[&str]) {
+        // Not enough for a deep tree: directories above are closed, and opened again.
+        let (program, limit): (_, &[&str]) = match operands[0] {
+            "deep" => ("prlimit", &["--nofile=64:64", "strace"]),
+            _ => ("strace", &[]),
+        };
+        let place = &self.place;
+        let mut command = Command::new(program);
+        command.args(limit).args(["-f", "-qq", "-s", "4096", "-o", "log"]);
+        command.args(["-e", "trace=%file,%desc"]).env_remove("LD_LIBRARY_PATH");
+        command.args([UCP, "--engine=threads"]).args(options);
+        // Symbolic links are made to whole paths only, but for those beside them.
+        let is_whole = options.contains(&"-s") && operands == ["source", "target"];
+        let source = place.path("source").to_str().unwrap().to_owned();
+        let operands = if is_whole { &[&*source, "target"] } else { operands };
+        let ran = run(command.args(operands).current_dir(place.path("")));
+        // What is refused was looked at as well.
+        assert!(matches!(ran.code(), Some(0 | 1)), "{ran:?}");
+        let log = String::from_utf8_lossy(&place.read("log")).into_owned();
+        // What stands for an operand: its own path, as it was given and in full, and the path above
+        // it. A list is named as well.
+        let bare = operands.iter().map(|operand| operand.trim_start_matches("-t"));
+        let named: Vec<&str> = bare.chain(["list", "names", "other"]).collect();
+        let full = named.iter().map(|path| place.path(path).to_str().unwrap().to_owned());
+        let full: Vec<String> = full.collect();
+        let named = named.iter().copied().chain(full.iter().map(String::as_str));
+        let mut named: Vec<&str> = named.flat_map(above).collect();
+        // Of what is made anew below the target each directory on the way is named.
+        if options.contains(&"--parents") {
+            let above = operands.iter().flat_map(|path| Path::new(path).ancestors());
+            let above = above.filter_map(Path::to_str).filter(|path| !path.is_empty());
+            named.extend(above);
+        }
+        let calls = calls(&log);
+        let is_large = operands[0] == "source" && !options.contains(&"-n");
+        assert!(calls.len() > 100 || !is_large, "strace saw {} calls only", calls.len());
+        for call in calls {
+            let asked = Asked::of(&call, &named);
+            match self.rows.iter().position(|row| row.allows(&asked, options)) {
+                Some(row) => drop(self.used.insert(row)),
+                None => {
+                    let calls = self.refused.entry(asked.summary()).or_default();
+                    calls.push(format!("{options:?}: {call}"));
+                }
             }
         }
     }
@@ -183,8 +319,23 @@ impl<'a> Row<'a> {
             && self.places.iter().zip(&asked.places).all(is_at)
             && self.with.iter().all(has)
             && !self.without.iter().any(has)
-            && (self.options.is_empty() || self.options.iter().any(|one| options.contains(one)))
+            && (self.options.is_empty() || self.options.iter().any(|one| is_among(one, options)))
     }
+}
+
+/// Whether an option is among those that were given: by itself, with a value, or with other letters.
+fn is_among(option: &str, given: &[&str]) -> bool {
+    let letter = option.strip_prefix('-').filter(|letter| letter.len() == 1);
+    given.iter().any(|given| {
+        let is_it =
+            given.strip_prefix(option).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
+        let has_letter = letter.is_some_and(|letter| {
+            given
+                .strip_prefix('-')
+                .is_some_and(|letters| !letters.starts_with('-') && letters.contains(letter))
+        });
+        is_it || has_letter
+    })
 }
 
 /// A call as the table speaks of it.
@@ -241,6 +392,14 @@ fn place(directory: &str, name: &str, operands: &[&str]) -> String {
         None | Some("") if !is_current => "descriptor",
         Some(path) if is_current && path.starts_with("/proc/self/fd/") => "magic",
         Some(path) if is_current && operands.contains(&path) => "operand",
+        Some(path)
+            if is_current
+                && operands.iter().any(|operand| {
+                    path.strip_prefix(operand).is_some_and(|rest| rest.starts_with('/'))
+                }) =>
+        {
+            "whole path"
+        }
         Some(path) if is_current => path,
         Some("..") => "above",
         Some(".") => "here",

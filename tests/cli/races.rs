@@ -20,20 +20,26 @@ use super::access::{Asked, PAGE, Row, rows};
 use super::support::{Call, Scratch, Then, leftovers, step};
 use super::swaps::Arena;
 
-/// Options, and whether there is an older copy to begin with.
-const RUNS: [(&[&str], bool); 12] = [
-    (&[], false),
-    (&[], true),
-    (&["-a"], false),
-    (&["-a"], true),
-    (&["-a", "--stage=never"], false),
-    (&["--durable"], true),
-    (&["-a", "--in-place"], true),
-    (&["-a", "-b"], true),
-    (&["-aL"], true),
-    (&["-a", "--delete"], true),
-    (&["--verify", "--check-existing=hash"], true),
-    (&["-a", "--sandbox"], true),
+/// Options, what is copied, and whether there is an older copy to begin with.
+type Run = (&'static [&'static str], &'static str, bool);
+
+const RUNS: [Run; 16] = [
+    (&[], "source", false),
+    (&[], "source", true),
+    (&["-a"], "source", false),
+    (&["-a"], "source", true),
+    (&["-a", "--stage=never"], "source", false),
+    (&["--durable"], "source", true),
+    (&["-a", "--in-place"], "source", true),
+    (&["-a", "-b"], "source", true),
+    (&["-aL"], "source", true),
+    (&["-a", "--delete"], "source", true),
+    (&["--verify", "--check-existing=hash"], "source", true),
+    (&["-a", "--sandbox"], "source", true),
+    (&["-al"], "source", true),
+    (&["-l"], "source/leaf", false),
+    (&["-a", "--remove-destination"], "source", true),
+    (&["-a", "--attributes-only"], "source", true),
 ];
 
 /// What is exchanged: the name, or the directory that it is in.
@@ -129,7 +135,7 @@ fn what_takes_the_place_of_an_answered_target_stays() {
     }
 }
 
-fn arena((_, has_old): (&[&str], bool)) -> Arena {
+fn arena((_, _, has_old): Run) -> Arena {
     let arena = Arena::new();
     arena.prepare(has_old);
     let path = |name: &str| arena.place.path(name);
@@ -138,8 +144,8 @@ fn arena((_, has_old): (&[&str], bool)) -> Arena {
     arena
 }
 
-fn copy(arena: &Arena, (options, _): (&[&str], bool), on_call: &mut dyn FnMut(&Call) -> Then) {
-    let words = [options, &["source", "target"]].concat();
+fn copy(arena: &Arena, (options, source, _): Run, on_call: &mut dyn FnMut(&Call) -> Then) {
+    let words = [options, &[source, "target"]].concat();
     let ended = step(&words, &arena.place.path(""), Stdio::null(), on_call);
     // Files that were exchanged fail, or were changed meanwhile; nothing else happens.
     let is_orderly = matches!(ended.code, Some(0 | 1 | 2 | 6 | 8 | 9));
@@ -147,16 +153,12 @@ fn copy(arena: &Arena, (options, _): (&[&str], bool), on_call: &mut dyn FnMut(&C
 }
 
 /// The names of a call that are in the arena, and the row that allows it.
-fn races_of(
-    arena: &Arena,
-    call: &Call,
-    (options, _): (&[&str], bool),
-    rows: &[Row<'_>],
-) -> Vec<Race> {
+fn races_of(arena: &Arena, call: &Call, (options, source, _): Run, rows: &[Row<'_>]) -> Vec<Race> {
     let root = arena.place.path("");
     let full = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let full = [full("source"), full("target"), root.to_str().unwrap().into()];
-    let named = ["source", "target", "."].into_iter().chain(full.iter().map(String::as_str));
+    let named =
+        [source, "source", "target", "."].into_iter().chain(full.iter().map(String::as_str));
     let asked = Asked::of(&call.text(), &named.collect::<Vec<_>>());
     let Some(row) = rows.iter().position(|row| row.allows(&asked, options)) else {
         return Vec::new();
@@ -180,7 +182,7 @@ fn without_random(name: &OsStr) -> &OsStr {
 
 /// Copies, with a link in the place of a name or of its directory right before the call. Returns
 /// whether it came to that.
-fn attack(run: (&[&str], bool), race: &Race, exchanged: Exchanged, rows: &[Row<'_>]) -> bool {
+fn attack(run: Run, race: &Race, exchanged: Exchanged, rows: &[Row<'_>]) -> bool {
     let arena = arena(run);
     let root = arena.place.path("");
     let mut done = None;
@@ -201,7 +203,8 @@ fn attack(run: (&[&str], bool), race: &Race, exchanged: Exchanged, rows: &[Row<'
     });
     let Some((path, call)) = done else { return false };
     let what = format!("{run:?}, {exchanged:?}, {call}, {}", path.display());
-    let is_operand = path.parent() == Some(&root) && exchanged == Exchanged::Name;
+    let is_named = rows[race.row].places[race.index] == "operand";
+    let is_operand = is_named || (path.parent() == Some(&root) && exchanged == Exchanged::Name);
     match run.0 {
         // The user's own path: who may exchange it decides where it leads, until it is open.
         _ if is_operand => {}

@@ -3,17 +3,21 @@
 //! for the operations of a ring, which it can't.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use ucp_engine::buffer::{BufferPool, ReceivePool};
 use ucp_engine::copy::{
-    Cancellation, Durability, FollowLinks, Keep, KeepMode, Options, Preserve, Progress, Request,
-    Stage, TargetRole, Verification, copy_on,
+    Backup, BackupStyle, Cancellation, Durability, FollowLinks, Keep, KeepMode, Listed, Make,
+    Options, Overwrite, Preserve, Progress, Request, Specials, Stage, Summary, TargetRole, Update,
+    Verification, copy_on,
 };
 use ucp_engine::operation::*;
 use ucp_engine::processor::{Capabilities, Full, KernelProcessor, ThreadProcessor, Wake};
@@ -23,33 +27,67 @@ use ucp_engine::{Errno, Error, Operation, OperationProcessor, Proactor};
 use crate::require_io_uring;
 use crate::support::scratch;
 
-/// What was asked for. How often depends on which of two hard links comes first.
-type Log = BTreeSet<String>;
+/// What was asked for, in order.
+type Log = Vec<String>;
 
 #[test]
 fn a_ring_is_asked_for_the_same_as_threads() {
     require_io_uring!();
-    let place = scratch::directory();
-    make_source(&place.path().join("source"));
+    let scratch = scratch::directory();
+    let place = scratch.path().join("place");
     for (name, options) in cases() {
         for has_old in [false, true] {
             let logs = [false, true].map(|is_ring| {
-                prepare(place.path(), has_old);
-                copy(place.path(), &options, is_ring)
+                prepare(&place, has_old);
+                copy_recorded(&place, &options, is_ring)
             });
-            assert!(logs[0].len() > 10, "{name}: {:#?}", logs[0]);
-            let [threads, ring] = &logs;
-            let (threads, ring): (Vec<_>, Vec<_>) =
-                (threads.difference(ring).collect(), ring.difference(threads).collect());
-            let is_same = threads.is_empty() && ring.is_empty();
-            assert!(is_same, "{name}, old {has_old}: threads {threads:#?}, ring {ring:#?}");
+            is_same(&format!("{name}, old {has_old}"), &logs);
         }
     }
 }
 
+#[test]
+fn a_ring_goes_on_with_a_large_file_as_threads_do() {
+    require_io_uring!();
+    let scratch = scratch::directory();
+    let place = scratch.path().join("place");
+    let options = Options { stage: Stage::Never, ..options() };
+    let logs = [false, true].map(|is_ring| {
+        prepare(&place, false);
+        let cancellation = Cancellation::default();
+        let after_writes = Some((6, cancellation.clone()));
+        let recorder = Recorder::over(false, after_writes);
+        let summary = copy(recorder, &request(&place, &options), &cancellation);
+        assert!(summary.was_cancelled, "{summary:?}");
+        let log = copy_recorded(&place, &options, is_ring);
+        let journal = log.iter().any(|line| line.starts_with("open") && line.contains(".journal"));
+        assert!(journal, "nobody looked for a journal: {log:#?}");
+        log
+    });
+    is_same("gone on with", &logs);
+}
+
+#[track_caller]
+fn is_same(name: &str, [threads, ring]: &[Log; 2]) {
+    assert!(threads.len() > 10, "{name}: {threads:#?}");
+    let first = threads.iter().zip(ring).position(|(threads, ring)| threads != ring);
+    let at = first.unwrap_or(threads.len().min(ring.len()));
+    let rest = |log: &Log| log[at.saturating_sub(3)..log.len().min(at + 5)].to_vec();
+    let is_same = first.is_none() && threads.len() == ring.len();
+    assert!(is_same, "{name}: threads {:#?}, ring {:#?}", rest(threads), rest(ring));
+}
+
+fn options() -> Options {
+    Options {
+        large_bytes_min: 1 << 20,
+        block_bytes: 1 << 16,
+        resume_bytes_min: 1 << 20,
+        journal_every_bytes: 1 << 16,
+        ..Options::default()
+    }
+}
+
 fn cases() -> Vec<(&'static str, Options)> {
-    let options =
-        || Options { large_bytes_min: 1 << 20, block_bytes: 1 << 16, ..Options::default() };
     let archive = || Preserve {
         mode: KeepMode::Lists,
         ownership: true,
@@ -57,7 +95,7 @@ fn cases() -> Vec<(&'static str, Options)> {
         attributes: Keep::Desired,
         ..Preserve::default()
     };
-    vec![
+    let mut cases = vec![
         ("default", options()),
         ("archive", Options { preserve: archive(), ..options() }),
         ("shown as it comes", Options { stage: Stage::Never, ..options() }),
@@ -65,7 +103,33 @@ fn cases() -> Vec<(&'static str, Options)> {
         ("durable", Options { durability: Durability::Full, preserve: archive(), ..options() }),
         ("links followed", Options { links: FollowLinks::Always, ..options() }),
         ("verified", Options { verification: verified(), ..options() }),
-    ]
+        ("one file system", Options { one_file_system: true, ..options() }),
+        ("contents of special files", Options { specials: Specials::Read, ..options() }),
+        ("with the directories above", Options { parents: true, ..options() }),
+    ];
+    let mut change = |name, change: &dyn Fn(&mut Options)| {
+        let mut options = options();
+        change(&mut options);
+        cases.push((name, options));
+    };
+    change("hard links instead", &|it| it.existing.make = Make::HardLink);
+    change("symbolic links instead", &|it| it.existing.make = Make::SymbolicLink);
+    change("attributes only", &|it| it.existing.make = Make::Attributes);
+    for style in [BackupStyle::Simple, BackupStyle::Numbered] {
+        let backup = Backup { style, suffix: "~".into() };
+        change("with backups", &|it| it.existing.backup = Some(backup.clone()));
+    }
+    change("what stands stays", &|it| it.existing.overwrite = Overwrite::Never);
+    change("asked about", &|it| it.existing.overwrite = Overwrite::Ask);
+    change("older ones only", &|it| it.existing.update = Update::Older);
+    change("forced", &|it| it.existing.force = true);
+    change("removed first", &|it| it.existing.remove = true);
+    change("links to directories kept", &|it| it.existing.keep_directory_links = true);
+    change("some names", &|it| it.selection.listed = Some(Arc::new(listed())));
+    change("mirrored", &|it| it.selection.delete = true);
+    change("moved", &|it| it.selection.remove_source_files = true);
+    change("rehearsed", &|it| it.selection.dry_run = true);
+    cases
 }
 
 fn verified() -> Verification {
@@ -73,43 +137,64 @@ fn verified() -> Verification {
     Verification { verify, ..Verification::default() }
 }
 
-fn make_source(root: &Path) {
-    fs::create_dir_all(root.join("b/deeper")).unwrap();
-    for (name, size) in [("a", 10), ("b/c", 70_000), ("b/deeper/d", (1 << 20) + 3), ("f", 0)] {
-        fs::write(root.join(name), vec![7; size]).unwrap();
-    }
-    fs::hard_link(root.join("a"), root.join("b/again")).unwrap();
-    symlink("a", root.join("link")).unwrap();
-    nix::unistd::mkfifo(&root.join("b/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    fs::set_permissions(root.join("b/deeper"), PermissionsExt::from_mode(0o550)).unwrap();
+fn listed() -> Listed {
+    let mut listed = Listed::default();
+    ["b/c", "b/deeper/", "link"].iter().for_each(|name| listed.add(name.as_bytes()).unwrap());
+    listed
 }
 
+/// Makes the source, and what stands at the target.
 fn prepare(place: &Path, has_old: bool) {
+    let _ = fs::remove_dir_all(place);
+    let source = place.join("source");
+    fs::create_dir_all(source.join("b/deeper")).unwrap();
+    for (name, size) in [("a", 10), ("b/c", 70_000), ("b/deeper/d", (1 << 20) + 3), ("f", 0)] {
+        fs::write(source.join(name), vec![7; size]).unwrap();
+    }
+    fs::hard_link(source.join("a"), source.join("b/again")).unwrap();
+    symlink("a", source.join("link")).unwrap();
+    mkfifo(&source.join("b/fifo"), Mode::S_IRWXU).unwrap();
+    fs::set_permissions(source.join("b/deeper"), PermissionsExt::from_mode(0o550)).unwrap();
     let target = place.join("target");
-    let _ = fs::remove_dir_all(&target);
     if has_old {
         fs::create_dir_all(target.join("b")).unwrap();
-        for name in ["a", "b/c", "link"] {
+        for name in ["a", "b/c", "link", "extra"] {
             fs::write(target.join(name), "old").unwrap();
         }
+        fs::create_dir(target.join("linked")).unwrap();
+        symlink("../linked", target.join("b/deeper")).unwrap();
     }
 }
 
-fn copy(place: &Path, options: &Options, is_ring: bool) -> Log {
-    let processor: Box<dyn OperationProcessor> = match is_ring {
-        true => Box::new(KernelProcessor::new(256, 2).unwrap()),
-        false => Box::new(ThreadProcessor::new(2, 256)),
-    };
-    let log = Rc::new(RefCell::new(Log::new()));
-    let proactor = Proactor::new(Box::new(Recorder { processor, log: Rc::clone(&log) }));
+fn request(place: &Path, options: &Options) -> Request {
     let mut request = Request::new([place.join("source")], place.join("target"));
     request.target_role = TargetRole::Name;
     request.options = options.clone();
-    let summary =
-        copy_on(&proactor, &request, &(), &Progress::default(), &Cancellation::default()).unwrap();
-    assert_eq!(summary.failed, 0, "{summary:?}");
-    drop(proactor);
+    if options.parents {
+        fs::create_dir_all(place.join("target")).unwrap();
+        request.sources = ["source/b/c", "source/b/deeper"].map(|name| place.join(name)).to_vec();
+        request.target_role = TargetRole::Directory;
+    }
+    request
+}
+
+/// Copies, and returns what was asked for.
+fn copy_recorded(place: &Path, options: &Options, is_ring: bool) -> Log {
+    let recorder = Recorder::over(is_ring, None);
+    let log = Rc::clone(&recorder.log);
+    let fifo = place.join("source/b/fifo");
+    let writer = (options.specials == Specials::Read)
+        .then(|| thread::spawn(move || fs::write(fifo, "through a pipe").unwrap()));
+    let request = request(place, options);
+    let summary = copy(recorder, &request, &Cancellation::default());
+    writer.into_iter().for_each(|writer| writer.join().unwrap());
+    assert!(summary.files + summary.links + summary.skipped + summary.failed > 0, "{summary:?}");
     log.take()
+}
+
+fn copy(recorder: Recorder, request: &Request, cancellation: &Cancellation) -> Summary {
+    let proactor = Proactor::new(Box::new(recorder));
+    copy_on(&proactor, request, &(), &Progress::default(), cancellation).unwrap()
 }
 
 /// What an operation asks for, as far as it says which file is meant, and how.
@@ -156,34 +241,65 @@ fn subject(subject: &Subject) -> String {
 }
 
 /// Writes down what it is asked for, and has another processor do it.
+///
+/// All that is in flight ends before anybody hears of it, in the order in which it began. So what a copy
+/// does next does not depend on which engine is faster, and of two hard links the same comes first.
 struct Recorder {
     processor: Box<dyn OperationProcessor>,
     log: Rc<RefCell<Log>>,
+    /// Which one was begun as the how manieth.
+    begun: HashMap<OperationId, usize>,
+    /// The same of chains: each member has its own event, and the token of all.
+    begun_chains: HashMap<Token, usize>,
+    /// After so many writes the copy is cancelled.
+    cancel_after: Option<(usize, Cancellation)>,
 }
 
 impl Recorder {
-    fn record(&self, operation: &Operation) {
-        self.log.borrow_mut().insert(asked(operation));
+    fn over(is_ring: bool, cancel_after: Option<(usize, Cancellation)>) -> Self {
+        let processor: Box<dyn OperationProcessor> = match is_ring {
+            true => Box::new(KernelProcessor::new(256, 2).unwrap()),
+            false => Box::new(ThreadProcessor::new(2, 256)),
+        };
+        let (begun, begun_chains) = (HashMap::new(), HashMap::new());
+        Self { processor, log: Rc::default(), begun, begun_chains, cancel_after }
+    }
+
+    /// Writes down what is asked for; `accept` is given it.
+    fn record(
+        &mut self,
+        operation: Operation,
+        accept: impl FnOnce(&mut dyn OperationProcessor, Operation) -> Accepted,
+    ) -> Accepted {
+        self.count_write(&operation);
+        let asked = asked(&operation);
+        let id = accept(&mut *self.processor, operation)?;
+        self.begun.insert(id, self.log.borrow().len());
+        self.log.borrow_mut().push(asked);
+        Ok(id)
+    }
+
+    fn count_write(&mut self, operation: &Operation) {
+        if let (Operation::Write(_), Some((left, cancellation))) =
+            (operation, &mut self.cancel_after)
+        {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                cancellation.cancel();
+            }
+        }
     }
 }
 
+type Accepted = Result<OperationId, Full<Operation>>;
+
 impl OperationProcessor for Recorder {
-    fn accept(
-        &mut self,
-        operation: Operation,
-        token: Token,
-    ) -> Result<OperationId, Full<Operation>> {
-        self.record(&operation);
-        self.processor.accept(operation, token)
+    fn accept(&mut self, operation: Operation, token: Token) -> Accepted {
+        self.record(operation, |processor, operation| processor.accept(operation, token))
     }
 
-    fn accept_beside(
-        &mut self,
-        operation: Operation,
-        token: Token,
-    ) -> Result<OperationId, Full<Operation>> {
-        self.record(&operation);
-        self.processor.accept_beside(operation, token)
+    fn accept_beside(&mut self, operation: Operation, token: Token) -> Accepted {
+        self.record(operation, |processor, operation| processor.accept_beside(operation, token))
     }
 
     fn accept_chain(&mut self, chain: Chain, token: Token) -> Result<OperationId, Full<Chain>> {
@@ -195,8 +311,12 @@ impl OperationProcessor for Recorder {
         chain: Chain,
         token: Token,
     ) -> Result<OperationId, Full<Chain>> {
-        chain.members().for_each(|operation| self.record(operation));
-        self.processor.accept_chain_beside(chain, token)
+        let members: Vec<String> = chain.members().map(asked).collect();
+        chain.members().for_each(|operation| self.count_write(operation));
+        let id = self.processor.accept_chain_beside(chain, token)?;
+        self.begun_chains.insert(token, self.log.borrow().len());
+        self.log.borrow_mut().extend(members);
+        Ok(id)
     }
 
     fn cancel(&mut self, id: OperationId) {
@@ -205,11 +325,23 @@ impl OperationProcessor for Recorder {
 
     fn submit_and_wait(
         &mut self,
-        at_least: u32,
+        _at_least: u32,
         deadline: Option<Moment>,
         events: &mut CompletionEventQueue,
     ) -> Result<(), Error> {
-        self.processor.submit_and_wait(at_least, deadline, events)
+        let mut ended = CompletionEventQueue::default();
+        let is_over = |now| deadline.is_some_and(|deadline| now >= deadline);
+        while self.processor.in_flight() > 0 && !is_over(self.processor.now()) {
+            let all = self.processor.in_flight();
+            self.processor.submit_and_wait(all, deadline, &mut ended)?;
+        }
+        let mut ended: Vec<_> = std::iter::from_fn(|| ended.pop()).collect();
+        ended.sort_by_key(|event| match self.begun.get(&event.id) {
+            Some(number) => *number,
+            None => self.begun_chains[&event.token],
+        });
+        ended.into_iter().for_each(|event| events.push(event));
+        Ok(())
     }
 
     fn in_flight(&self) -> u32 {
