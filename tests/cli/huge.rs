@@ -128,6 +128,32 @@ fn compare_deep(source: &Path, target: &Path, depth: usize) {
     }
 }
 
+#[test]
+fn what_is_deeper_than_descriptors_allow_is_deleted() {
+    let place = Scratch::new();
+    make_deep(&place.path("source"), DEPTH);
+    copy_measured(&place, &["-a", "source", "mirror"]);
+    // Here and there something that is in the target only; and a deep tree in the deepest of all.
+    let mut at = Level::at(&place.path("mirror"));
+    for level in 0..DEPTH {
+        at = Level::at(&at.path(&name_of(level)));
+        if level % 100 == 0 {
+            fs::write(at.path("extra"), "to be deleted").unwrap();
+        }
+    }
+    make_deep(&at.path("gone"), DEPTH / 2);
+    make_deep(&place.path("mirror/gone"), DEPTH);
+    for engine in ["--engine=uring", "--engine=threads"] {
+        copy_measured(&place, &[engine, "-aT", "--delete", "source", "mirror"]);
+        compare_deep(&place.path("source"), &place.path("mirror"), DEPTH);
+        assert_eq!(Level::at(&place.path("mirror")).names(), [name_of(0)]);
+        let extra = place.path("mirror").join(name_of(0)).join("extra");
+        fs::write(extra, "to be deleted").unwrap();
+        make_deep(&place.path("mirror/gone"), DEPTH);
+    }
+    remove(&place, &["source", "mirror"]);
+}
+
 /// Names of what copies have left.
 fn stages(place: &Scratch) -> Vec<String> {
     let names = Level::at(&place.path("")).names().into_iter();

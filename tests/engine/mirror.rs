@@ -82,6 +82,9 @@ fn mirror(seed: u64) -> Vec<&'static str> {
     request.target_role = TargetRole::Name;
     request.options.stage = if random.once_in(2) { Stage::Auto } else { Stage::Never };
     request.options.selection.delete = true;
+    // Directories above are closed, and opened again.
+    request.options.open_directories_max =
+        [None, Some(0), Some(1)][usize::try_from(seed % 3).unwrap()];
     let excluded = random.once_in(2).then_some("e");
     request.options.selection.filter =
         excluded.map(|name| Arc::new(Without(name)) as Arc<dyn Filter>);

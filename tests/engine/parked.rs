@@ -127,6 +127,62 @@ fn a_parked_directory_that_is_exchanged_leads_nowhere() {
     assert!(moved > 0 && completed > 0, "{moved} moved, {completed} complete");
 }
 
+/// The same while the target is mirrored: nothing outside of it goes.
+#[test]
+fn a_parked_directory_of_a_mirror_that_is_exchanged_leads_nowhere() {
+    let (mut moved, mut deleted) = (0, 0);
+    for exchange in EXCHANGES.iter().filter(|exchange| exchange.replaced.is_none()) {
+        for completions in (0..).step_by(3) {
+            let world = SimulatedWorld::new();
+            for path in ["/source", "/target", "/aside"] {
+                world.add_directory(path);
+            }
+            add_tree(&world, "/source/tree", "copied");
+            for (root, content) in [("/elsewhere", "secret"), ("/target/tree", "old")] {
+                add_tree(&world, root, content);
+                for directory in DIRECTORIES.iter().chain(&["."]) {
+                    for name in ["extra", "gone/deep/file", "zextra"] {
+                        let path = format!("{root}/{directory}/{name}").replace("/./", "/");
+                        world.add_directory(Path::new(&path).parent().unwrap());
+                        world.add_file(path, content);
+                    }
+                }
+            }
+            let secrets = |world: &SimulatedWorld| {
+                let tree = world.tree("/");
+                tree.values().filter(|entry| entry.content == b"secret").count()
+            };
+            let before = secrets(&world);
+            let act = |world: &SimulatedWorld| (exchange.act)(world, "/target/tree");
+            let plan = FaultPlan::none().call_after(completions, act);
+            let record = plan.record();
+            let mut request = Request::new(["/source/tree"], "/target/tree");
+            request.target_role = TargetRole::Name;
+            request.options.stage = Stage::Never;
+            request.options.selection.delete = true;
+            request.options.open_directories_max = Some(0);
+            let processor = SimulatedProcessor::new(completions, 64, &world, plan);
+            let proactor = Proactor::new(Box::new(processor));
+            let (listener, cancellation) = (Listener::default(), Cancellation::default());
+            let progress = Progress::default();
+            let copied = copy_on(&proactor, &request, &listener, &progress, &cancellation);
+            let summary = copied.unwrap();
+            let case = format!("{}, after {completions}", exchange.what);
+            assert_eq!(secrets(&world), before, "{case}: something outside was deleted");
+            assert_eq!(world.open_files(), [""; 0], "{case}");
+            deleted += summary.deleted;
+            let was_deleting = summary.deleted > 0;
+            moved += u32::from(was_deleting && *listener.0.lock().unwrap() > 0);
+            if record.completions() < completions {
+                assert!(completions > 300, "{case}: it was short");
+                break;
+            }
+        }
+    }
+    println!("{moved} directories were found to be moved while {deleted} names were deleted");
+    assert!(moved > 0 && deleted > 0, "{moved} moved, {deleted} deleted");
+}
+
 fn check(world: &SimulatedWorld, root: &str, replaced: Option<&str>, case: &str) {
     let is_source = root == "/source/tree";
     let tree = world.tree("/");

@@ -6,12 +6,14 @@
 //! nothing stands there under that name a moment before, and what goes is what was looked at.
 //! Whatever is in doubt stays, and is said.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 
 use super::extraneous::{Fate, NameSet, fate};
 use super::manifest::ManifestPlace;
+use super::parked::Counted;
 use super::publish::Target;
 use super::verdict::looks_like_backup;
 use super::worker::{Job, Labels, Worker};
@@ -36,10 +38,11 @@ pub(super) struct Root {
 
 /// A directory of the target that is being looked through.
 struct Frame {
-    target: File,
+    /// None while it is parked: descriptors are short, and one below it is looked through.
+    sides: Option<OpenSides>,
     status: FileStatus,
-    /// Below the root.
-    path: PathBuf,
+    /// Its name in the one above; the root has none.
+    name: Option<Name>,
     against: Against,
     /// Names that are still to be looked at.
     entries: Vec<(Name, FileKind)>,
@@ -47,12 +50,19 @@ struct Frame {
     has_deleted: bool,
 }
 
+/// A directory that is open, and the one that it is held against, if there is one.
+struct OpenSides {
+    source: Option<File>,
+    target: File,
+    _counted: Counted,
+}
+
 /// What a directory of the target is held against.
 enum Against {
     /// A directory of the source.
-    Source { directory: File, status: FileStatus, names: NameSet },
+    Source { status: FileStatus, names: NameSet },
     /// Nothing: it goes as a whole, but for what stays in it.
-    Nothing { name: Name, has_kept: bool },
+    Nothing { has_kept: bool },
 }
 
 /// What is never deleted, wherever it is met.
@@ -150,21 +160,27 @@ impl Worker<'_> {
             kept.sources.push(self.io.status_of(&root.source).await?);
         }
         let here = Name::from(c".");
-        let first = self.open_mirrored((&root.source, &root.target), &here, PathBuf::new()).await?;
+        let first = self.open_mirrored((&root.source, &root.target), &here).await?;
+        let first = Frame { name: None, ..first };
         let mut frames = Vec::new();
-        frames.extend(self.list_source(first, root, since).await?);
-        while let Some(frame) = frames.last_mut() {
+        frames.extend(self.list_source(first, &root.source_path, since).await?);
+        while self.reopen_last(&mut frames, None, root).await
+            && let Some(frame) = frames.last_mut()
+        {
             self.io.check()?;
             if let Some((name, kind)) = frame.entries.pop() {
-                let path = frame.path.join(name.as_os_str());
+                let path = path_of(&frames, Some(&name));
                 let labels = Named { root, path: &path };
+                let frame = frames.last_mut().expect("it was just looked at");
                 match self.settle(frame, &name, kind, &path, &kept, &labels).await {
                     Ok(None) => {}
                     Ok(Some(below)) => {
-                        let begun = self.list_source(below, root, since).await;
-                        self.report_on(begun, &labels).into_iter().flatten().for_each(|below| {
+                        let source_path = root.source_path.join(&path);
+                        let begun = self.list_source(below, &source_path, since).await;
+                        if let Some(below) = self.report_on(begun, &labels).flatten() {
+                            self.park_above(&mut frames, &below).await;
                             frames.push(below);
-                        });
+                        }
                     }
                     Err(error) => {
                         frame.keep();
@@ -172,26 +188,134 @@ impl Worker<'_> {
                     }
                 }
             } else if frame.is_listed {
+                let path = path_of(&frames, None);
                 let ended = frames.pop().expect("it was just looked at");
-                let path = ended.path.clone();
                 let labels = Named { root, path: &path };
-                let above = frames.last_mut();
-                let ended = self.leave(ended, above, &labels).await;
+                self.reopen_last(&mut frames, Some(&ended), root).await;
+                let ended = self.leave(ended, frames.last_mut(), &labels).await;
                 self.report_on(ended, &labels);
             } else {
-                let batch = self.read_batch(&frame.target).await;
-                let path = frame.path.clone();
-                match batch {
-                    Ok(batch) => (frame.entries, frame.is_listed) = (batch.entries, batch.is_last),
-                    Err(error) => {
-                        frame.is_listed = true;
-                        frame.keep();
-                        self.report_on::<()>(Err(error), &Named { root, path: &path });
-                    }
+                if let Err(error) = self.list_on(frame).await {
+                    frame.is_listed = true;
+                    frame.keep();
+                    let path = path_of(&frames, None);
+                    self.report_on::<()>(Err(error), &Named { root, path: &path });
                 }
             }
         }
         Ok(())
+    }
+
+    /// Reads some more names of a directory.
+    async fn list_on(&self, frame: &mut Frame) -> Result<(), Error> {
+        let batch = self.read_batch(frame.target()).await?;
+        frame.entries.extend(batch.entries);
+        frame.is_listed = batch.is_last;
+        Ok(())
+    }
+
+    /// Parks the last directory, if descriptors are short and one below it is about to be looked
+    /// through. The root stays open: from there the way is walked down.
+    async fn park_above(&self, frames: &mut [Frame], below: &Frame) {
+        let [_, .., last] = frames else { return };
+        // What only the target has does not lead back to the source.
+        let leads_back = last.is_in_source() == below.is_in_source();
+        if !leads_back || !self.are_directories_short() {
+            return;
+        }
+        // Where a listing stopped is known to its descriptor alone.
+        while !last.is_listed {
+            if self.list_on(last).await.is_err() {
+                return;
+            }
+        }
+        last.sides = None;
+    }
+
+    /// Opens the last directory again if it is parked, by way of one in it, or down from the root.
+    /// One that is not found any more is given up, with all that is in it; then the one above it is
+    /// the last. Returns whether there is one.
+    async fn reopen_last(
+        &self,
+        frames: &mut Vec<Frame>,
+        mut below: Option<&Frame>,
+        root: &Root,
+    ) -> bool {
+        while let Some(frame) = frames.last() {
+            if frame.sides.is_some() {
+                return true;
+            }
+            let path = path_of(frames, None);
+            let up = match below.take() {
+                Some(below) => self.open_above_of(below, frame).await.ok(),
+                None => None,
+            };
+            let opened = match up {
+                Some(sides) => Ok(sides),
+                None => self.walk_down_to(frame, &path, root).await,
+            };
+            let opened = self.report_on(opened, &Named { root, path: &path });
+            let is_given_up = opened.is_none();
+            if is_given_up {
+                frames.pop();
+            }
+            match frames.last_mut() {
+                Some(above) if is_given_up => above.keep(),
+                Some(frame) => frame.sides = opened,
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// Opens the directory above one that is open, on both sides.
+    async fn open_above_of(&self, below: &Frame, frame: &Frame) -> Result<OpenSides, Error> {
+        let name = Name::from(c"..");
+        let up = async |file: &File| self.open_directory(Place::at(file, &name)).await;
+        let source = match (frame.is_in_source(), below.source()) {
+            (true, Some(below)) => Some(up(below).await),
+            _ => None,
+        };
+        let target = up(below.target()).await;
+        self.expect_sides(frame, source, target).await
+    }
+
+    /// Opens a directory by way of all above it, on both sides.
+    async fn walk_down_to(
+        &self,
+        frame: &Frame,
+        path: &Path,
+        root: &Root,
+    ) -> Result<OpenSides, Error> {
+        let path = path.as_os_str().as_bytes();
+        let is_followed = self.job.options.links == FollowLinks::Always;
+        let source = match frame.is_in_source() {
+            true => Some(self.open_far(&root.source, path, libc::O_RDONLY, is_followed).await),
+            false => None,
+        };
+        let target = self.open_far(&root.target, path, libc::O_RDONLY, false).await;
+        self.expect_sides(frame, source, target).await
+    }
+
+    /// Fails if what was found is not what was looked at before.
+    async fn expect_sides(
+        &self,
+        frame: &Frame,
+        source: Option<Result<File, Error>>,
+        target: Result<File, Error>,
+    ) -> Result<OpenSides, Error> {
+        let source = match (source, &frame.against) {
+            (Some(found), Against::Source { status, .. }) => {
+                Some(self.expect(found, status).await?)
+            }
+            _ => None,
+        };
+        let target = self.expect(target, &frame.status).await?;
+        Ok(self.sides(source, target))
+    }
+
+    fn sides(&self, source: Option<File>, target: File) -> OpenSides {
+        OpenSides { source, target, _counted: self.job.open_directories.count() }
     }
 
     /// Reports a failure about one name; the others go on.
@@ -204,7 +328,6 @@ impl Worker<'_> {
         &self,
         (source, target): (&File, &File),
         name: &Name,
-        path: PathBuf,
     ) -> Result<Frame, Error> {
         let open = Open::new(Place::at(source, name), libc::O_RDONLY | libc::O_DIRECTORY);
         let is_followed = self.job.options.links == FollowLinks::Always;
@@ -212,30 +335,28 @@ impl Worker<'_> {
         let directory = self.open_to_list(open).await?;
         let status = self.io.status_of(&directory).await?;
         let target = self.open_below(target, name).await?;
-        let against = Against::Source { directory, status, names: NameSet::default() };
-        Frame::new(target, path, against, self).await
+        let against = Against::Source { status, names: NameSet::default() };
+        Frame::new((Some(directory), target), name, against, self).await
     }
 
     /// Lists the source of a directory that is on both sides. None if nothing may be deleted there.
     async fn list_source(
         &self,
         mut frame: Frame,
-        root: &Root,
+        source_path: &Path,
         since: WallTime,
     ) -> Result<Option<Frame>, Error> {
-        let Against::Source { directory, status, names } = &mut frame.against else {
-            return Ok(Some(frame));
-        };
+        let Some(directory) = frame.source().cloned() else { return Ok(Some(frame)) };
+        let Against::Source { status, names } = &mut frame.against else { return Ok(Some(frame)) };
         // Times of files go on in ticks of some milliseconds: what changed in the first of them counts
         // as having changed before.
         if status.changed >= since {
             let reason = "nothing is deleted in it: its source was changed while it was copied";
-            let error = Error::new(ErrorKind::SourceChanged, "delete", reason);
-            return Err(error);
+            return Err(Error::new(ErrorKind::SourceChanged, "delete", reason));
         }
         loop {
-            let listed = self.read_batch(directory).await;
-            let batch = listed.map_err(|error| error.on(root.source_path.join(&frame.path)))?;
+            let listed = self.read_batch(&directory).await;
+            let batch = listed.map_err(|error| error.on(source_path))?;
             names.extend(batch.entries.iter().map(|(name, _)| name.as_bytes()));
             if batch.is_last {
                 names.sort();
@@ -255,7 +376,7 @@ impl Worker<'_> {
         kept: &Kept<'_>,
         labels: &Named<'_>,
     ) -> Result<Option<Frame>, Error> {
-        let place = Place::at(&frame.target, name);
+        let place = Place::at(frame.target(), name);
         let kind = match kind {
             FileKind::Unknown => match self.io.status_at(place.clone(), false).await? {
                 Some(status) => status.kind,
@@ -274,9 +395,9 @@ impl Worker<'_> {
         match fate(name.as_bytes(), is_directory, is_excluded, is_backup, in_source) {
             Fate::Stay => frame.keep(),
             Fate::Enter => {
-                let Against::Source { directory, .. } = &frame.against else { return Ok(None) };
-                let both = (directory, &frame.target);
-                return match self.open_mirrored(both, name, path.to_owned()).await {
+                let Some(source) = frame.source() else { return Ok(None) };
+                let both = (source, frame.target());
+                return match self.open_mirrored(both, name).await {
                     Ok(below) => Ok(Some(below)),
                     // No directory in the source, or a link that was not followed.
                     Err(error) if is_no_directory(&error) => Ok(None),
@@ -285,7 +406,7 @@ impl Worker<'_> {
             }
             Fate::Leftover if self.is_rehearsal() => {}
             Fate::Leftover => self.remove_dead(frame, name, is_directory).await?,
-            Fate::Go => return self.delete_extraneous(frame, name, path, kept, labels).await,
+            Fate::Go => return self.delete_extraneous(frame, name, kept, labels).await,
         }
         Ok(None)
     }
@@ -298,13 +419,13 @@ impl Worker<'_> {
         is_directory: bool,
     ) -> Result<(), Error> {
         if is_directory {
-            self.remove_left_stage(&frame.target, name).await?;
+            self.remove_left_stage(frame.target(), name).await?;
         } else {
-            let directory = frame.target.clone();
+            let directory = frame.target().clone();
             let target = Target::new(directory, name.clone());
             self.remove_leftover(&target, name).await?;
         }
-        if self.io.status_at(Place::at(&frame.target, name), false).await?.is_some() {
+        if self.io.status_at(Place::at(frame.target(), name), false).await?.is_some() {
             frame.keep();
         }
         Ok(())
@@ -315,11 +436,10 @@ impl Worker<'_> {
         &self,
         frame: &mut Frame,
         name: &Name,
-        path: &Path,
         kept: &Kept<'_>,
         labels: &Named<'_>,
     ) -> Result<Option<Frame>, Error> {
-        let place = Place::at(&frame.target, name);
+        let place = Place::at(frame.target(), name);
         let Some(status) = self.io.status_at(place, false).await? else { return Ok(None) };
         if !self.is_still_missing(frame, name).await? {
             return Ok(None);
@@ -343,10 +463,10 @@ impl Worker<'_> {
             self.delete_name(frame, name, &status, labels).await?;
             return Ok(None);
         }
-        let target = self.open_below(&frame.target, name).await?;
+        let target = self.open_below(frame.target(), name).await?;
         let has_kept = kept.list.is_some_and(|list| list.is_in(&status));
-        let against = Against::Nothing { name: name.clone(), has_kept };
-        let below = Frame::new(target, path.to_owned(), against, self).await?;
+        let against = Against::Nothing { has_kept };
+        let below = Frame::new((None, target), name, against, self).await?;
         if !below.status.is_same_file(&status) {
             return Err(exchanged());
         }
@@ -356,7 +476,7 @@ impl Worker<'_> {
     /// Whether the source's directory is there and does not have the name, now. Below a directory
     /// that goes as a whole nothing is asked any more.
     async fn is_still_missing(&self, frame: &Frame, name: &Name) -> Result<bool, Error> {
-        let Against::Source { directory, .. } = &frame.against else { return Ok(true) };
+        let Some(directory) = frame.source() else { return Ok(true) };
         if self.io.status_at(Place::at(directory, name), false).await?.is_some() {
             return Ok(false);
         }
@@ -375,7 +495,7 @@ impl Worker<'_> {
         status: &FileStatus,
         labels: &Named<'_>,
     ) -> Result<(), Error> {
-        let place = Place::at(&frame.target, name);
+        let place = Place::at(frame.target(), name);
         match self.io.status_at(place.clone(), false).await? {
             None => return Ok(()),
             Some(now) if !now.is_same_file(status) => return Err(exchanged()),
@@ -408,8 +528,8 @@ impl Worker<'_> {
         labels: &Named<'_>,
     ) -> Result<(), Error> {
         match &ended.against {
-            Against::Nothing { name, has_kept } => {
-                let Some(above) = above else { return Ok(()) };
+            Against::Nothing { has_kept } => {
+                let (Some(above), Some(name)) = (above, &ended.name) else { return Ok(()) };
                 if *has_kept {
                     above.keep();
                     return Ok(());
@@ -425,12 +545,12 @@ impl Worker<'_> {
                     return Ok(());
                 }
                 if ended.status.modified == status.modified {
-                    let subject = Subject::File(ended.target.clone());
+                    let subject = Subject::File(ended.target().clone());
                     let change = ChangeTimes { subject, times: Box::new(ended.status.times()) };
                     self.io.perform(Operation::ChangeTimes(change)).await?;
                 }
                 if self.job.options.durability == Durability::Full {
-                    self.sync(&ended.target, SyncReach::File).await?;
+                    self.sync(ended.target(), SyncReach::File).await?;
                 }
                 Ok(())
             }
@@ -452,14 +572,28 @@ impl Job<'_> {
 
 impl Frame {
     async fn new(
-        target: File,
-        path: PathBuf,
+        (source, target): (Option<File>, File),
+        name: &Name,
         against: Against,
         worker: &Worker<'_>,
     ) -> Result<Self, Error> {
         let status = worker.io.status_of(&target).await?;
-        let entries = Vec::new();
-        Ok(Self { target, status, path, against, entries, is_listed: false, has_deleted: false })
+        let sides = Some(worker.sides(source, target));
+        let (name, entries) = (Some(name.clone()), Vec::new());
+        Ok(Self { sides, status, name, against, entries, is_listed: false, has_deleted: false })
+    }
+
+    fn target(&self) -> &File {
+        &self.sides.as_ref().expect("what is looked through is open").target
+    }
+
+    /// The directory of the source, if there is one.
+    fn source(&self) -> Option<&File> {
+        self.sides.as_ref()?.source.as_ref()
+    }
+
+    fn is_in_source(&self) -> bool {
+        matches!(self.against, Against::Source { .. })
     }
 
     /// Something in it stays, so it does.
@@ -468,6 +602,12 @@ impl Frame {
             *has_kept = true;
         }
     }
+}
+
+/// The path of the last directory, or of a name in it, below the root. No directory keeps its own: of a
+/// deep tree they would fill the memory.
+fn path_of(frames: &[Frame], name: Option<&Name>) -> PathBuf {
+    frames.iter().filter_map(|frame| frame.name.as_ref()).chain(name).map(Name::as_os_str).collect()
 }
 
 fn entry_kind(kind: FileKind) -> EntryKind {

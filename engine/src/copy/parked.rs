@@ -38,7 +38,7 @@ pub(super) struct OpenDirectories {
 }
 
 /// One that is open; a root is not counted.
-struct Counted(Option<Arc<AtomicUsize>>);
+pub(super) struct Counted(Option<Arc<AtomicUsize>>);
 
 impl OpenDirectories {
     pub(super) fn new(max: Option<usize>) -> Self {
@@ -51,7 +51,8 @@ impl OpenDirectories {
         self.count.load(Ordering::Relaxed) > self.max
     }
 
-    fn count(&self) -> Counted {
+    /// Counts one that is open, until that is dropped.
+    pub(super) fn count(&self) -> Counted {
         self.count.fetch_add(1, Ordering::Relaxed);
         Counted(Some(Arc::clone(&self.count)))
     }
@@ -211,7 +212,11 @@ impl Worker<'_> {
     }
 
     /// Fails if what was found is not what stood there at first.
-    async fn expect(&self, found: Result<File, Error>, first: &FileStatus) -> Result<File, Error> {
+    pub(super) async fn expect(
+        &self,
+        found: Result<File, Error>,
+        first: &FileStatus,
+    ) -> Result<File, Error> {
         let moved = || {
             let reason = "the directory was moved while it was copied";
             Error::new(ErrorKind::SourceChanged, "enter", reason)
