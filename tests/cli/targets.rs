@@ -11,6 +11,7 @@ use std::{io::Write, thread};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
+use super::json;
 use super::support::{
     Background, Entry, Scratch, UCP, allocated_bytes, bytes, in_mount_namespace, leftovers,
     listing, make_odd_tree, make_sparse, on_file_system, run, until,
@@ -251,6 +252,60 @@ fn a_target_that_can_not_be_written_keeps_no_other_from_its_copy() {
     let size = 17 * MIB;
     assert!(scratch.read(format!("closed/tree/of {size} bytes")) == bytes(size, 4));
     assert_eq!(scratch.read("closed/tree/deep"), b"a file");
+}
+
+#[test]
+fn a_source_that_can_not_be_had_is_told_of_once_and_counted_for_each() {
+    require_root!();
+    let scratch = Scratch::public();
+    make(&scratch, &["tree/closed", "tree/open", "to/a", "to/b", "to/c"]);
+    for name in ["tree/a", "tree/secret", "tree/open/secret", "tree/z"] {
+        scratch.write(name, name);
+    }
+    for name in ["tree/secret", "tree/open/secret"] {
+        scratch.set_mode(name, 0o600);
+    }
+    scratch.set_mode("tree/closed", 0o700);
+    scratch.write("list", "a\ngone\nopen/lost\n");
+    let targets = ["to/a", "to/b", "to/c"];
+    targets.iter().for_each(|target| scratch.set_mode(target, 0o777));
+    let targets = targets.map(Path::new);
+    let denied = "Permission denied (os error 13)";
+    for engine in ENGINES {
+        let words = |options: &[&str], sources: &[&str]| {
+            words(&[&[engine][..], options].concat(), &targets, sources)
+        };
+        let ran = scratch.ucp_as_nobody(words(&[], &["tree", "missing"]));
+        ran.exits(1).says_lines(4);
+        for name in ["tree/secret", "tree/open/secret", "tree/closed"] {
+            ran.says(&[&format!(" failed on {name}: {denied}")]);
+        }
+        ran.says(&[" failed on missing: No such file or directory"]);
+        let ran = scratch.ucp_as_nobody(words(&["--files-from=list"], &["tree"]));
+        ran.exits(1).says_lines(2);
+        ran.says(&["tree/gone: No such file"]).says(&["tree/open/lost: No such file"]);
+        let ran = scratch.ucp_as_nobody(words(&["--json"], &["tree/secret", "tree/a"]));
+        let lines: Vec<_> = ran.exits(1).stdout().lines().map(json::check_line).collect();
+        let failed = lines.iter().filter(|line| line["event"] == "failed");
+        assert_eq!(failed.count(), 1, "{ran:?}");
+        assert_eq!(lines.last().unwrap()["failed"], 3, "of each target");
+        for target in targets {
+            let copied = |name: &str| scratch.read(target.join("tree").join(name));
+            assert_eq!((copied("a"), copied("z")), (b"tree/a".to_vec(), b"tree/z".to_vec()));
+        }
+        let remove = |name: &str| {
+            let names = targets.map(|target| scratch.path(target.join(name)));
+            run(Command::new("rm").arg("-rf").args(names)).exits(0);
+        };
+        remove("a");
+        // What a target fails with is its own.
+        scratch.make_directory("to/a/a");
+        scratch.make_directory("to/b/a");
+        let ran = scratch.ucp_as_nobody(words(&[], &["tree/a"]));
+        ran.exits(1).says_lines(2).says(&["to/a/a"]).says(&["to/b/a"]);
+        remove("a");
+        remove("tree");
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::operands::{Destination, Outcome};
 use super::parents::Parents;
 use super::readers::{Left, Readers};
 use super::together::parts;
+use super::told::Told;
 use super::worker::{BlockEngine, Job, Worker};
 use super::{Request, Summary, TargetRole};
 use crate::error::{Error, ErrorKind};
@@ -27,6 +28,8 @@ use crate::proactor::{TaskInitiator, join_all};
 /// The lanes of one shard: a worker each.
 pub(super) struct Team<'a> {
     workers: Vec<Worker<'a>>,
+    /// What was told of the name that they are at; none if there is one lane only.
+    told: Option<Rc<Told>>,
     /// Who reads files that have several names.
     pub(super) readers: &'a Readers,
     /// What others left to this team.
@@ -57,8 +60,16 @@ impl<'a> Team<'a> {
             true => Rc::clone(&first),
             false => Rc::new(blocks()),
         };
-        let workers = jobs.iter().map(|job| Worker::new(job, tasks.clone(), engine(job)));
-        Self { workers: workers.collect(), readers, deferred: RefCell::default() }
+        let told = (jobs.len() > 1).then(Rc::<Told>::default);
+        let worker =
+            |job| Worker::new(job, tasks.clone(), engine(job)).beside(told.as_ref().map(Rc::clone));
+        let workers = jobs.iter().map(worker).collect();
+        Self { workers, told, readers, deferred: RefCell::default() }
+    }
+
+    /// All lanes turn to another name.
+    pub(super) fn turn_to_next_name(&self) {
+        self.told.iter().for_each(|told| told.forget());
     }
 
     pub(super) fn lead(&self) -> &Worker<'a> {
@@ -176,6 +187,7 @@ impl<'a> Team<'a> {
     where
         'a: 'l,
     {
+        self.turn_to_next_name();
         let results: Vec<_> = (0..lanes.len()).map(|_| Cell::new(None)).collect();
         let lanes = parts(lanes.len()).zip(lanes).zip(&results);
         let works = lanes.map(|((part, lane), result)| {

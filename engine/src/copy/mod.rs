@@ -60,6 +60,7 @@ mod standing;
 mod temporary;
 mod throttle;
 mod together;
+mod told;
 mod tree;
 mod verdict;
 mod verify;

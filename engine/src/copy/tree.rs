@@ -98,6 +98,7 @@ impl Team<'_> {
     }
 
     async fn enter(&self, parents: Branch, name: &Name, pieces: &Pieces, own: &mut Vec<Piece>) {
+        self.turn_to_next_name();
         let first = parents.first();
         let opened = self.worker_of(first).open_below_source(first, name).await;
         let mut entered = Vec::with_capacity(parents.len());
@@ -132,6 +133,7 @@ impl Team<'_> {
 
     /// Reads names, and copies what they stand for.
     async fn list(&self, branch: Branch, pieces: &Pieces, own: &mut Vec<Piece>) {
+        self.turn_to_next_name();
         let first = branch.first();
         let batch = match &first.listed {
             Some(listed) => listed.next_batch(),

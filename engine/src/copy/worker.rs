@@ -19,6 +19,7 @@ use super::parked::OpenDirectories;
 use super::temporary::hash;
 use super::throttle::Throttle;
 use super::together::Part;
+use super::told::Told;
 use super::verdict::Identity;
 use super::{Cancellation, Event, Observer, Options, Progress, Summary};
 use crate::buffer::{Buffer, BufferPool};
@@ -102,6 +103,8 @@ pub(super) struct Worker<'a> {
     /// Something of the file that this worker copies could not be kept.
     pub(super) has_lost: Cell<bool>,
     pub(super) summary: RefCell<Summary>,
+    /// What the lanes beside it have told of; none if there are none.
+    told: Option<Rc<Told>>,
 }
 
 /// What moves the blocks of large files.
@@ -297,7 +300,13 @@ impl<'a> Worker<'a> {
             published: Cell::default(),
             has_lost: Cell::default(),
             summary: RefCell::default(),
+            told: None,
         }
+    }
+
+    /// The same, beside other lanes: what all of them fail with is told once.
+    pub(super) fn beside(self, told: Option<Rc<Told>>) -> Self {
+        Self { told, ..self }
     }
 
     /// Now, if somebody will want to know how long this takes.
@@ -313,7 +322,9 @@ impl<'a> Worker<'a> {
             return;
         }
         summary.fail(error.kind());
-        self.job.observer.on_event(&Event::Failed(error));
+        if self.told.as_ref().is_none_or(|told| told.is_news(self.job.lane, error)) {
+            self.job.observer.on_event(&Event::Failed(error));
+        }
     }
 
     pub(super) fn warn(&self, labels: &dyn Labels, warning: &str) {
