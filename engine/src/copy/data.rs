@@ -220,21 +220,26 @@ impl Worker<'_> {
         for receiver in alive(receivers).filter(|receiver| !receiver.new.is_stream()) {
             receiver.is_uncached = self.moves_uncached(&receiver.new.file).await;
         }
-        let (bytes, large_way) = match manner {
-            Manner::Stream => (self.move_stream(source, status, receivers, labels).await?, None),
+        let large_way = match manner {
+            Manner::Stream => None,
             Manner::Small(plan) => {
                 self.move_small(source, receivers, size, plan, labels).await?;
-                (size, None)
+                None
             }
             Manner::Large(plan) => {
                 let moved =
                     self.move_large(source, status, receivers, plan, &mut fell_back, labels);
-                (size, Some(moved.await?))
+                Some(moved.await?)
             }
         };
-        if manner != Manner::Stream {
-            for receiver in alive(receivers).filter(|receiver| receiver.new.is_in_place()) {
-                let cut = self.cut(&receiver.new.file, size).await;
+        let bytes = match manner {
+            Manner::Stream => self.move_stream(source, status, receivers, 0, labels).await?,
+            _ if !self.holds_more(source, status, labels).await? => size,
+            _ => self.move_stream(source, status, receivers, size, labels).await?,
+        };
+        for receiver in alive(receivers) {
+            if receiver.new.is_in_place() && !receiver.new.is_stream() {
+                let cut = self.cut(&receiver.new.file, bytes).await;
                 receiver.take_in(cut);
             }
         }
@@ -445,18 +450,42 @@ impl Worker<'_> {
         (written, buffer)
     }
 
-    /// Reads to the end, wherever that is. Returns how many bytes there were.
+    /// Whether a file has bytes behind the size that it told, and tells it still: one that grew is
+    /// another matter. Asked only where that may be: it costs a read.
+    async fn holds_more(
+        &self,
+        source: &File,
+        status: &FileStatus,
+        labels: &dyn Labels,
+    ) -> Result<bool, Error> {
+        let size = status.size_bytes;
+        if !magic::may_tell_less(self.magic(status.device, source).await) {
+            return Ok(false);
+        }
+        let buffer = Buffer::Vec(vec![0]);
+        let read = Read { handle: source.into(), buffer, offset_bytes: size, start: 0, length: 1 };
+        let on_source = |error: Error| error.on(labels.source());
+        let read = self.io.perform_counted(Operation::Read(read)).await;
+        if read.map_err(|error| on_source(error).at(size))?.0 == 0 {
+            return Ok(false);
+        }
+        let now = self.io.status_of(source).await.map_err(on_source)?;
+        Ok(now.size_bytes <= size)
+    }
+
+    /// Reads on from a byte to the end, wherever that is. Returns where that was.
     async fn move_stream(
         &self,
         source: &File,
         status: &FileStatus,
         receivers: &mut [Receiver<'_>],
+        from: u64,
         labels: &dyn Labels,
     ) -> Result<u64, Error> {
         let has_position = status.kind == FileKind::Regular;
         let source = if has_position { self.handle(source).await } else { source.into() };
         let mut buffer = self.take_buffer();
-        let mut copied = 0;
+        let mut copied = from;
         while !are_lost(receivers) {
             let length = self.paced_bytes(buffer.length());
             let offset_bytes = if has_position { copied } else { CURRENT_POSITION };
@@ -493,12 +522,6 @@ impl Worker<'_> {
             copied += u64::from(bytes);
         }
         self.give_back(buffer);
-        for receiver in alive(receivers) {
-            if receiver.new.is_in_place() && !receiver.new.is_stream() {
-                let cut = self.cut(&receiver.new.file, copied).await;
-                receiver.take_in(cut);
-            }
-        }
         Ok(copied)
     }
 

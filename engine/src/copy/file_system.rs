@@ -84,6 +84,12 @@ pub(super) fn has_ring_reads(magic: u64) -> bool {
     magic != FUSE
 }
 
+/// Whether a file may hold more than its size says: that is its server's word, and reads of what a FUSE
+/// server opened with `FOPEN_DIRECT_IO`, or of 9p without a cache, come to the server whatever it said.
+pub(super) fn may_tell_less(magic: u64) -> bool {
+    matches!(magic, FUSE | PLAN_9)
+}
+
 /// Whether it may tell only when a file is closed that something could not be written.
 pub(super) fn tells_at_close(magic: u64) -> bool {
     matches!(magic, NFS | CIFS | SMB2 | CEPH | FUSE | PLAN_9)
