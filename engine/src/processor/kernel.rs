@@ -23,7 +23,7 @@ use super::helpers::{Done, Helpers, start_pair};
 use super::slots::{Entry as SlotEntry, Link, Side, Slots};
 use super::threads::{RegisteredFiles, epoch, nanoseconds, wall_clock};
 use super::timers::Timers;
-use super::{Capabilities, EngineKind, Full, OperationProcessor, Wake, receive_arena};
+use super::{Capabilities, Counters, EngineKind, Full, OperationProcessor, Wake, receive_arena};
 use crate::buffer::{Arena, BufferPool, ReceivePool, Registered};
 use crate::error::{Errno, Error};
 use crate::limits::{DRAIN_TIMEOUT, REGISTERED_FILES_MAX, RETRIES_MAX, SLOTS_MAX, SLOTS_MIN};
@@ -75,6 +75,8 @@ pub struct KernelProcessor {
     epoch: Instant,
     /// Completions that named nobody: late, or sent twice.
     stale: u64,
+    /// Operations that went to helpers for want of an opcode.
+    fall_backs: u64,
     drain_timeout: Duration,
 }
 
@@ -141,6 +143,7 @@ impl KernelProcessor {
             capabilities: Capabilities { engine: EngineKind::Uring, reason: None, features },
             epoch: epoch(),
             stale: 0,
+            fall_backs: 0,
             drain_timeout: DRAIN_TIMEOUT,
         })
     }
@@ -270,6 +273,7 @@ impl KernelProcessor {
             return self.attempt(index);
         }
         self.assigned += 1;
+        self.fall_backs += 1;
         self.helpers.start(index, self.slots.assign(index));
     }
 
@@ -684,6 +688,19 @@ impl OperationProcessor for KernelProcessor {
         self.is_waker_shared.set(true);
         Arc::new(BellWaker(Arc::clone(&self.bell)))
     }
+
+    fn next_alarm(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    fn notify(&mut self, event: Arc<EventFd>) -> Result<Option<OwnedFd>, Errno> {
+        self.ring.register_event(event.as_fd())?;
+        Ok(None)
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { enters: self.ring.enters(), fall_backs: self.fall_backs, stale: self.stale }
+    }
 }
 
 impl Drop for KernelProcessor {
@@ -702,6 +719,8 @@ impl Drop for KernelProcessor {
                 ManuallyDrop::drop(&mut self.groups);
                 ManuallyDrop::drop(&mut self.arenas);
             }
+        } else {
+            self.slots.count_leaked();
         }
     }
 }

@@ -16,6 +16,7 @@ mod threads;
 mod timers;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,8 +25,11 @@ pub use simulated::{
     Fault, FaultPlan, FaultRecord, MountOptions, OperationKind, POISON, SimulatedProcessor,
     SimulatedWorld, SourceChange, TreeEntry,
 };
+pub use slots::leaked;
 pub use start::{Configuration, EngineChoice, start};
 pub use threads::ThreadProcessor;
+
+use nix::sys::eventfd::EventFd;
 
 use crate::buffer::{Arena, BufferPool, ReceivePool};
 use crate::error::{Errno, Error};
@@ -162,6 +166,44 @@ pub trait OperationProcessor {
 
     /// Ends a wait of [`OperationProcessor::submit_and_wait`] from another thread.
     fn waker(&self) -> Arc<dyn Wake>;
+
+    /// Has `event` written to whenever something has completed or a wait would end, for who waits for
+    /// it beside other descriptors. What comes back is to be waited for as well, until it is readable.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if nobody else can tell when that is; or as the kernel answers.
+    fn notify(&mut self, event: Arc<EventFd>) -> Result<Option<OwnedFd>, Errno> {
+        drop(event);
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    /// When something happens by itself that no event is written for: a timeout of its own.
+    fn next_alarm(&self) -> Option<Moment> {
+        None
+    }
+
+    /// Lets time pass until a moment, in which nothing is in flight; false where it passes by itself.
+    fn skip_to(&mut self, moment: Moment) -> bool {
+        let _ = moment;
+        false
+    }
+
+    /// What it has counted.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+/// What a processor counts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Calls of `io_uring_enter(2)`.
+    pub enters: u64,
+    /// Operations that a ring gave to helper threads.
+    pub fall_backs: u64,
+    /// Completions that named nobody: late, or sent twice.
+    pub stale: u64,
 }
 
 /// Memory for the blocks of a pool that sockets receive into, if they are not too many.

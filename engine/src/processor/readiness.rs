@@ -8,7 +8,7 @@
 //! changed from operation to operation (`epoll(7)`). An edge that comes while nobody waits is not
 //! missed: who comes later attempts first.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -57,6 +57,11 @@ impl Readiness {
         epoll.add(bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
         let events = vec![EpollEvent::empty(); BATCH];
         Ok(Self { epoll, watched: Vec::new(), waiting: 0, events })
+    }
+
+    /// The set, for who waits for it beside other descriptors.
+    pub(super) fn share(&self) -> Result<OwnedFd, Errno> {
+        self.epoll.0.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)
     }
 
     /// Whether an operation waits.

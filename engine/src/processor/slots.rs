@@ -15,6 +15,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use io_uring::types::{OpenHow, Timespec};
 use nix::libc;
@@ -297,10 +298,26 @@ impl Slots {
 /// Generations are 28 bits wide in `user_data`.
 pub(crate) const GENERATION_MASK: u32 = (1 << 28) - 1;
 
+/// Operations that were leaked in this process.
+static LEAKED: AtomicU64 = AtomicU64::new(0);
+
+/// How many operations of dropped processors were leaked in this process.
+pub fn leaked() -> u64 {
+    LEAKED.load(Ordering::Relaxed)
+}
+
+impl Slots {
+    /// Counts what is held as leaked.
+    pub(super) fn count_leaked(&self) {
+        LEAKED.fetch_add(self.held().into(), Ordering::Relaxed);
+    }
+}
+
 impl Drop for Slots {
     /// Leaks what is still held: the kernel may be writing to it.
     fn drop(&mut self) {
         if self.held() > 0 {
+            self.count_leaked();
             std::mem::forget(Arc::clone(&self.cells));
         }
     }

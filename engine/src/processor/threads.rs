@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::iter;
 use std::mem;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -72,6 +72,8 @@ struct Bell {
     changed: Condvar,
     /// For waits in an epoll set, once there is one.
     event: OnceLock<EventFd>,
+    /// Rung as well, for who waits for it beside other descriptors.
+    elsewhere: OnceLock<Arc<EventFd>>,
 }
 
 /// Who rang.
@@ -330,10 +332,23 @@ impl ThreadProcessor {
         }
     }
 
-    fn try_to_await(&mut self, index: u32) -> Result<(), Errno> {
+    /// The set that sockets are waited for in, made when it is needed.
+    fn readiness(&mut self) -> Result<&mut Readiness, Errno> {
         if self.readiness.is_none() {
             self.readiness = Some(Readiness::new(self.bell.event()?.as_fd())?);
         }
+        Ok(self.readiness.as_mut().expect("it was just made"))
+    }
+
+    /// Whether to look at the set: an operation waits, or else somebody who would find it readable
+    /// for ever.
+    fn looks_at_set(&self) -> bool {
+        let is_awaited = self.readiness.as_ref().is_some_and(Readiness::is_awaited);
+        is_awaited || self.bell.elsewhere.get().is_some()
+    }
+
+    fn try_to_await(&mut self, index: u32) -> Result<(), Errno> {
+        self.readiness()?;
         let id = self.slots.id(index);
         let operation = self.slots.operation(index);
         // Nothing tells when a listener of this machine has room for one more to wait.
@@ -355,7 +370,8 @@ impl ThreadProcessor {
 
     /// Waits for helpers and sockets; true if someone wants the wait to end.
     fn wait(&mut self, patience: Option<Duration>) -> Result<bool, Errno> {
-        let Some(readiness) = self.readiness.as_mut().filter(|it| it.is_awaited()) else {
+        let looks_at_set = self.looks_at_set();
+        let Some(readiness) = self.readiness.as_mut().filter(|_| looks_at_set) else {
             return Ok(self.bell.wait(patience));
         };
         let is_rung = self.bell.enter_set();
@@ -456,8 +472,7 @@ impl OperationProcessor for ThreadProcessor {
             let is_enough = self.ready.len() >= at_least as usize || self.slots.held() == 0;
             let is_late = deadline.is_some_and(|deadline| self.now() >= deadline);
             let is_over = is_enough || is_late;
-            let is_awaited = self.readiness.as_ref().is_some_and(Readiness::is_awaited);
-            if is_over && !is_awaited {
+            if is_over && !self.looks_at_set() {
                 break;
             }
             // Looked at also if there is enough: sockets must not wait for who is always ready.
@@ -505,6 +520,16 @@ impl OperationProcessor for ThreadProcessor {
 
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::new(BellWaker(Arc::clone(&self.bell)))
+    }
+
+    fn next_alarm(&self) -> Option<Moment> {
+        self.timers.next()
+    }
+
+    fn notify(&mut self, event: Arc<EventFd>) -> Result<Option<OwnedFd>, Errno> {
+        let set = self.readiness()?.share()?;
+        self.bell.elsewhere.set(event).map_err(|_| Errno::EBUSY)?;
+        Ok(Some(set))
     }
 }
 
@@ -571,6 +596,10 @@ impl Bell {
         let is_in_set = rung.is_in_set;
         drop(rung);
         self.changed.notify_all();
+        if let Some(event) = self.elsewhere.get() {
+            // It fails only if the counter is full, and then it is readable already.
+            let _ = event.write(1);
+        }
         if let (true, Some(event)) = (is_in_set, self.event.get()) {
             // It fails only if the counter is full, and then it rings already.
             let _ = event.write(1);

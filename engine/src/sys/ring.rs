@@ -25,6 +25,8 @@ pub(crate) struct Ring {
     queued: usize,
     features: Vec<&'static str>,
     entries: u32,
+    /// How often it was entered.
+    enters: u64,
 }
 
 /// A completion, copied out of the queue.
@@ -112,6 +114,7 @@ impl Ring {
                         queued: 0,
                         features,
                         entries,
+                        enters: 0,
                     });
                 }
                 Err(Errno::EINVAL) => step = steps.next().ok_or(Errno::EINVAL)?,
@@ -180,6 +183,17 @@ impl Ring {
     /// Makes a table of registered files with `count` empty slots.
     pub(crate) fn register_file_table(&self, count: u32) -> Result<(), Errno> {
         self.ring.submitter().register_files_sparse(count).map_err(errno)
+    }
+
+    /// Has an eventfd written to with each completion (`io_uring_register(2)`,
+    /// IORING_REGISTER_EVENTFD). The kernel takes its own reference to it.
+    pub(crate) fn register_event(&self, event: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.ring.submitter().register_eventfd(event.as_raw_fd()).map_err(errno)
+    }
+
+    /// How often the ring was entered.
+    pub(crate) fn enters(&self) -> u64 {
+        self.enters
     }
 
     /// Fills a slot of the table, or empties it. The kernel takes its own reference to the file.
@@ -262,6 +276,7 @@ impl Ring {
     /// is added to its clock, and hides the end of a wait behind a count of submissions.
     pub(crate) fn enter(&mut self, at_least: u32, timeout: Option<Duration>) -> Result<(), Errno> {
         self.write_queue();
+        self.enters += 1;
         let entered = self.submit(at_least, timeout.map(|timeout| timeout.min(WAIT_MAX)));
         self.queued = self.ring.submission().len();
         entered.map(drop).map_err(errno)

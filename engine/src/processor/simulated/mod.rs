@@ -599,6 +599,11 @@ impl OperationProcessor for SimulatedProcessor {
     fn waker(&self) -> Arc<dyn Wake> {
         Arc::<Bell>::clone(&self.bell)
     }
+
+    fn skip_to(&mut self, moment: Moment) -> bool {
+        self.advance_to(moment.max(self.now() + TURN));
+        true
+    }
 }
 
 /// An arena that nobody uses any more, or a new one: to map and touch a huge page takes longer than
