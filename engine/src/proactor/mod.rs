@@ -11,9 +11,14 @@
 //! of handler 0, and their events wake it. Events are taken from the queue one by one, when their
 //! slot is free already: a handler that panics, or that starts more, leaves everything consistent.
 
+mod backoff;
+mod channel;
+mod combine;
 mod executor;
 mod handler;
 mod parts;
+mod permits;
+mod semaphore;
 mod shard;
 mod socket;
 mod task;
@@ -24,19 +29,27 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+pub use backoff::Backoff;
+pub use channel::{Closed, Receiver, Send, Sender, TrySendError, channel};
+pub use combine::{Either, join, join_all, race, select, yield_now};
 use executor::Tasks;
 use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
+pub use semaphore::{Acquire, Permit, Semaphore};
 pub(crate) use shard::open_files_max;
 pub use shard::{Shards, Unfinished, WorkQueue};
 pub use socket::{Connections, Pieces};
-pub use task::{JoinHandle, TaskInitiator, join_all};
+pub use task::{JoinHandle, TaskInitiator};
 pub use wait::Perform;
 use wait::Waits;
 
 use crate::error::Error;
+use crate::limits::SLOTS_DEFAULT;
 use crate::operation::{CompletionEvent, CompletionEventQueue};
-use crate::processor::{self, Capabilities, Configuration, OperationProcessor};
+use crate::processor::{
+    self, Capabilities, Configuration, FaultPlan, OperationProcessor, SimulatedProcessor,
+    SimulatedWorld,
+};
 use crate::units::Moment;
 
 /// One event loop over one processor, on one thread.
@@ -78,6 +91,29 @@ impl Proactor {
             processor: RefCell::new(processor),
         };
         Self { core: Rc::new(core) }
+    }
+
+    /// A proactor over files in memory and a clock of its own, for tests: nothing goes wrong, and
+    /// what happens when is decided by the seed. When all tasks wait, the clock goes forward to
+    /// whatever comes next, so that nothing sleeps. With faults:
+    /// [`crate::processor::SimulatedProcessor`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ucp_engine::{Proactor, processor::SimulatedWorld};
+    ///
+    /// let proactor = Proactor::simulated(1, &SimulatedWorld::new());
+    /// let tasks = proactor.initiator();
+    /// let start = tasks.now();
+    /// proactor.block_on(tasks.sleep(Duration::from_secs(3600))); // takes no time
+    /// assert_eq!(tasks.now().since(start).as_secs(), 3600);
+    /// ```
+    #[must_use]
+    pub fn simulated(seed: u64, world: &SimulatedWorld) -> Self {
+        let plan = FaultPlan::none();
+        Self::new(Box::new(SimulatedProcessor::new(seed, SLOTS_DEFAULT, world, plan)))
     }
 
     /// What tasks start operations with.

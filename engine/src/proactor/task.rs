@@ -240,21 +240,3 @@ impl<T> Drop for TaskEnd<T> {
         }
     }
 }
-
-/// Runs futures side by side until all are done. They may borrow; they are polled together.
-pub async fn join_all<'a>(futures: Vec<Pin<Box<dyn Future<Output = ()> + 'a>>>) {
-    let mut futures: Vec<_> = futures.into_iter().map(Some).collect();
-    std::future::poll_fn(|context| {
-        let mut is_done = true;
-        for place in &mut futures {
-            if let Some(future) = place {
-                match future.as_mut().poll(context) {
-                    Poll::Ready(()) => *place = None,
-                    Poll::Pending => is_done = false,
-                }
-            }
-        }
-        if is_done { Poll::Ready(()) } else { Poll::Pending }
-    })
-    .await;
-}
