@@ -143,6 +143,10 @@ pub const THROTTLE_WAIT_MAX: Duration = Duration::from_millis(50);
 pub const TASKS_MAX: usize = 1 << 16;
 /// Handlers that one proactor keeps at a time.
 pub const HANDLERS_MAX: usize = 1 << 16;
+/// Threads that one proactor offloads work to.
+pub const OFFLOAD_THREADS_MAX: usize = 8;
+/// Closures that wait for one of them; who has more waits.
+pub const OFFLOAD_QUEUE_MAX: usize = 256;
 /// How often an operation that a signal interrupted is started again, and how often in a row the
 /// kernel may refuse to submit for want of memory.
 pub const RETRIES_MAX: u32 = 64;

@@ -16,7 +16,7 @@ use nix::libc;
 use tempfile::TempDir;
 use ucp_engine::buffer::{Buffer, BufferPool, Lease};
 use ucp_engine::operation::*;
-use ucp_engine::proactor::{JoinHandle, TaskInitiator, join_all};
+use ucp_engine::proactor::{JoinHandle, Perform, TaskInitiator, join_all, yield_now};
 use ucp_engine::processor::{
     FaultPlan, KernelProcessor, SimulatedProcessor, SimulatedWorld, ThreadProcessor,
 };
@@ -145,17 +145,9 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Lets others go on first.
-async fn yield_now() {
-    let mut has_yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut has_yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+/// Waits as an operation does: in the processor, so that a slot is taken.
+fn wait_in_slot(tasks: &TaskInitiator, duration: Duration) -> Perform {
+    tasks.perform(Timeout { duration }.into())
 }
 
 /// What a panic of a test said.
@@ -449,9 +441,9 @@ const CASES: [Case; 7] = [
         let chain = Chain::read_then_write(read, handle, u64::from(BLOCK_BYTES));
         Box::pin(async move { drop(tasks.perform_chain(chain).await) })
     }),
-    ("sleep", |setting, _| {
+    ("timeout", |setting, _| {
         let tasks = setting.proactor.initiator();
-        Box::pin(async move { tasks.sleep(FOR_EVER).await })
+        Box::pin(async move { drop(wait_in_slot(&tasks, FOR_EVER).await) })
     }),
 ];
 
@@ -476,7 +468,7 @@ fn what_a_dropped_future_owns_comes_back_when_its_operation_has_ended() {
 #[test]
 fn a_future_dropped_after_its_event_came_loses_nothing() {
     let _hold = machine::shared();
-    for (case, begin) in CASES.into_iter().filter(|(case, _)| *case != "sleep") {
+    for (case, begin) in CASES.into_iter().filter(|(case, _)| *case != "timeout") {
         for setting in settings(64) {
             let file = setting.file("file");
             let mut future = begin(&setting, &file);
@@ -504,7 +496,7 @@ fn a_future_dropped_before_it_was_polled_starts_nothing() {
 #[test]
 fn forgetting_a_future_frees_nothing_that_is_in_use() {
     let _hold = machine::shared();
-    for (case, begin) in CASES.into_iter().filter(|(case, _)| *case != "sleep") {
+    for (case, begin) in CASES.into_iter().filter(|(case, _)| *case != "timeout") {
         for setting in settings(64) {
             let name = setting.name;
             let file = setting.file("file");
@@ -708,7 +700,7 @@ fn another_thread_wakes_a_task_whatever_is_in_flight() {
         // The simulated processor has a time of its own, in which no other thread acts.
         for setting in settings(8).into_iter().filter(|setting| setting.world.is_none()) {
             let tasks = setting.proactor.initiator();
-            let mut sleep = pin!(tasks.sleep(FOR_EVER));
+            let mut sleep = pin!(wait_in_slot(&tasks, FOR_EVER));
             if is_something_in_flight {
                 assert!(poll_once(sleep.as_mut()).is_pending());
             }
@@ -791,16 +783,17 @@ fn tasks_that_go_on_leave_room_for_one_that_waits() {
                 let (mine, is_done) = (tasks.clone(), Rc::clone(&is_done));
                 let task = async move {
                     while !is_done.get() {
-                        mine.sleep(Duration::from_micros(1)).await;
+                        drop(wait_in_slot(&mine, Duration::from_micros(1)).await);
                     }
                 };
                 tasks.spawn(task).unwrap()
             })
             .collect();
         let mine = tasks.clone();
-        let modest = tasks.spawn(async move { mine.sleep(Duration::from_micros(1)).await });
+        let modest =
+            tasks.spawn(async move { wait_in_slot(&mine, Duration::from_micros(1)).await });
         setting.proactor.block_on(async {
-            modest.unwrap().await;
+            assert_eq!(modest.unwrap().await.0, Ok(0));
             is_done.set(true);
             for handle in greedy {
                 handle.await;
@@ -817,7 +810,9 @@ fn room_that_a_task_has_no_use_for_goes_to_the_next() {
             let tasks = setting.proactor.initiator();
             let mut sleeps = [20, 3_600_000, 3_600_000, 3_600_000].map(|milliseconds| {
                 let mine = tasks.clone();
-                Box::pin(async move { mine.sleep(Duration::from_millis(milliseconds)).await })
+                Box::pin(
+                    async move { wait_in_slot(&mine, Duration::from_millis(milliseconds)).await },
+                )
             });
             for sleep in &mut sleeps {
                 assert!(poll_once(sleep.as_mut()).is_pending(), "{case}");
@@ -827,7 +822,7 @@ fn room_that_a_task_has_no_use_for_goes_to_the_next() {
                 .map(|_| {
                     let (mine, mut left) = (tasks.clone(), polls);
                     let fickle = async move {
-                        let mut sleep = Box::pin(mine.sleep(Duration::from_secs(1)));
+                        let mut sleep = Box::pin(wait_in_slot(&mine, Duration::from_secs(1)));
                         poll_fn(|context| {
                             left -= 1;
                             let _ = sleep.as_mut().poll(context);
@@ -839,10 +834,10 @@ fn room_that_a_task_has_no_use_for_goes_to_the_next() {
                 })
                 .collect();
             let mine = tasks.clone();
-            let next = async move { mine.sleep(Duration::from_micros(1)).await };
+            let next = async move { wait_in_slot(&mine, Duration::from_micros(1)).await };
             let next = tasks.spawn(next).unwrap();
             setting.proactor.block_on(async {
-                next.await;
+                assert_eq!(next.await.0, Ok(0));
                 for fickle in fickle {
                     fickle.await;
                 }

@@ -91,6 +91,31 @@ pub async fn race<A: Future, B: Future>(first: A, second: B) -> Either<A::Output
 
 /// Runs two futures until one is done, and gives the other back, to go on with. The first is asked
 /// first. Futures that may not be moved are pinned before: `select(pin!(a), pin!(b))`.
+///
+/// # Examples
+///
+/// To give an operation up and still get to know what came of it, with its buffer:
+///
+/// ```
+/// use std::time::Duration;
+/// use ucp_engine::operation::{Operation, Timeout};
+/// use ucp_engine::proactor::{Either, select};
+/// use ucp_engine::{Proactor, processor::SimulatedWorld};
+///
+/// let proactor = Proactor::simulated(1, &SimulatedWorld::new());
+/// let tasks = proactor.initiator();
+/// proactor.block_on(async {
+///     let slow = tasks.perform(Operation::Timeout(Timeout { duration: Duration::from_secs(60) }));
+///     let (result, _operation) = match select(slow, tasks.sleep(Duration::from_secs(1))).await {
+///         Either::First((outcome, _)) => outcome,
+///         Either::Second((mut slow, ())) => {
+///             slow.cancel();
+///             slow.await
+///         }
+///     };
+///     assert!(result.is_err(), "it was cancelled in time");
+/// });
+/// ```
 pub async fn select<A: Future + Unpin, B: Future + Unpin>(
     first: A,
     second: B,

@@ -4,15 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake as TaskWake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use super::Core;
+use super::job::{self, Within};
 use crate::error::{Error, ErrorKind};
 use crate::limits::TASKS_MAX;
-use crate::processor::{EngineKind, Wake};
+use crate::processor::Wake;
 
 /// The tasks of one proactor.
 pub(super) struct Tasks {
@@ -25,6 +28,10 @@ pub(super) struct Tasks {
 
 struct Spawned {
     future: Pin<Box<dyn Future<Output = ()>>>,
+    /// The type of what was spawned.
+    name: &'static str,
+    /// The job that it was spawned in.
+    job: Option<Rc<job::Inner>>,
     ready: Arc<ReadyWaker>,
     /// The same.
     waker: Waker,
@@ -71,23 +78,20 @@ impl Core {
     /// The same; a processor that is broken for good ends the future, and not the program.
     pub(super) fn try_block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
         let _running = self.tasks.enter();
+        let name = std::any::type_name::<F>();
         let mut future = pin!(future);
         let main = Waker::from(Arc::clone(&self.tasks.main));
         let mut is_main_ready = true;
         loop {
             if is_main_ready {
                 self.tasks.main.begin_poll();
+                let _call = self.watch.get().map(|watch| watch.begin(name));
                 if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&main)) {
                     return Ok(output);
                 }
             }
             is_main_ready = self.run_ready_tasks();
-            if self.has_in_flight() {
-                self.turn(!is_main_ready, None)?;
-            } else if !is_main_ready && self.tasks.ready.is_empty() {
-                self.wake_for_room();
-                self.sleep();
-            }
+            self.turn(!is_main_ready, None)?;
         }
     }
 
@@ -97,28 +101,32 @@ impl Core {
         for _ in 0..BATCH {
             match self.tasks.ready.pop() {
                 Some(MAIN) => is_main_ready = true,
-                Some(number) => self.tasks.run(number),
+                Some(number) => self.run_task(number),
                 None => break,
             }
         }
         is_main_ready
     }
 
-    fn has_in_flight(&self) -> bool {
-        self.processor.borrow().in_flight() > 0 || !self.events.borrow().is_empty()
-    }
-
-    /// Nothing is in flight: unless a task can go on, only another thread can wake one.
-    fn sleep(&self) {
-        let ready = &self.tasks.ready;
-        if !ready.is_empty() {
-            return;
-        }
-        let is_simulated = self.processor.borrow().capabilities().engine == EngineKind::Simulated;
-        assert!(!is_simulated, "a task waits for something that nobody will ever do");
-        *ready.sleeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
-        while ready.fall_asleep() {
-            thread::park();
+    fn run_task(&self, number: u32) {
+        // Taken out while it runs, so that it may spawn others, and so that a panic ends it.
+        let Some(task) = self.tasks.futures.borrow_mut()[number as usize].take() else { return };
+        task.ready.begin_poll();
+        let mut polled = Polled { tasks: &self.tasks, number, task: Some(task) };
+        let Some(Spawned { future, waker, name, job, .. }) = &mut polled.task else { return };
+        let mut context = Context::from_waker(waker);
+        let is_pending = {
+            let _call = self.watch.get().map(|watch| watch.begin(name));
+            match job {
+                None => future.as_mut().poll(&mut context).is_pending(),
+                Some(job) => {
+                    let _within = Within::enter(&self.job, Some(Rc::clone(job)));
+                    job.in_span(|| future.as_mut().poll(&mut context).is_pending())
+                }
+            }
+        };
+        if is_pending {
+            self.tasks.futures.borrow_mut()[number as usize] = polled.task.take();
         }
     }
 }
@@ -162,7 +170,12 @@ impl Tasks {
         self.ready.is_asleep.store(false, Ordering::Release);
     }
 
-    pub(super) fn spawn(&self, future: Pin<Box<dyn Future<Output = ()>>>) -> Result<(), Error> {
+    pub(super) fn spawn(
+        &self,
+        future: Pin<Box<dyn Future<Output = ()>>>,
+        name: &'static str,
+        job: Option<Rc<job::Inner>>,
+    ) -> Result<(), Error> {
         let mut futures = self.futures.borrow_mut();
         let number = match self.free.borrow_mut().pop() {
             Some(number) => number,
@@ -174,7 +187,8 @@ impl Tasks {
         };
         let ready = ReadyWaker::new(&self.ready, number);
         let waker = Waker::from(Arc::clone(&ready));
-        futures[number as usize] = Some(Spawned { future, ready: Arc::clone(&ready), waker });
+        let task = Spawned { future, name, job, ready: Arc::clone(&ready), waker };
+        futures[number as usize] = Some(task);
         drop(futures);
         ready.wake();
         Ok(())
@@ -191,15 +205,28 @@ impl Tasks {
         }
     }
 
-    fn run(&self, number: u32) {
-        // Taken out while it runs, so that it may spawn others, and so that a panic ends it.
-        let Some(task) = self.futures.borrow_mut()[number as usize].take() else { return };
-        task.ready.begin_poll();
-        let mut polled = Polled { tasks: self, number, task: Some(task) };
-        let Some(Spawned { future, waker, .. }) = &mut polled.task else { return };
-        if future.as_mut().poll(&mut Context::from_waker(waker)).is_pending() {
-            self.futures.borrow_mut()[number as usize] = polled.task.take();
+    /// Waits until a task can go on, or for as long as `left` says.
+    pub(super) fn park(&self, left: Option<impl Fn() -> Duration>) {
+        let ready = &self.ready;
+        *ready.sleeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
+        while ready.fall_asleep() {
+            match left.as_ref().map(|left| left()) {
+                None => thread::park(),
+                Some(Duration::ZERO) => break,
+                Some(left) => thread::park_timeout(left),
+            }
         }
+        self.wake_up();
+    }
+
+    /// How many tasks have not ended.
+    pub(super) fn count(&self) -> usize {
+        self.futures.borrow().len() - self.free.borrow().len()
+    }
+
+    /// Whether the loop runs.
+    pub(super) fn is_running(&self) -> bool {
+        self.is_running.get()
     }
 }
 

@@ -5,7 +5,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::{Core, TaskInitiator};
+use super::scope::Node;
+use super::{Core, TaskInitiator, trace};
 use crate::error::{Error, ErrorKind};
 use crate::limits::HANDLERS_MAX;
 use crate::operation::{Chain, CompletionEvent, End, Operation, OperationId, Token};
@@ -36,13 +37,26 @@ pub trait CompletionHandler {
     /// Whether its work is done. Asked after each event; with nothing in flight it is never called
     /// again, finished or not.
     fn is_finished(&self) -> bool;
+
+    /// What it is called where it is told of: its type.
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
 }
 
 /// What a handler starts its operations with.
 pub struct Initiator<'a> {
     core: &'a Core,
     handler: u32,
-    in_flight: &'a Cell<u32>,
+    account: &'a Account,
+}
+
+/// What is known of a handler beside the handler.
+struct Account {
+    in_flight: Cell<u32>,
+    /// The job, and the scope, that it runs in.
+    job: u64,
+    scope: Option<Rc<Node>>,
 }
 
 /// The handlers of one proactor, by number.
@@ -56,7 +70,7 @@ pub(super) struct Handlers {
 type AnyEntry = Rc<Entry<dyn CompletionHandler>>;
 
 struct Entry<H: ?Sized> {
-    in_flight: Cell<u32>,
+    account: Account,
     failure: RefCell<Option<Error>>,
     /// It is being called, or has panicked: it may be inconsistent, and is not called.
     is_inside: Cell<bool>,
@@ -87,15 +101,19 @@ impl Initiator<'_> {
     ///
     /// # Errors
     ///
-    /// Gives the operation back when the processor is full.
+    /// Gives the operation back when the processor is full, or when the scope that the handler runs
+    /// in was stopped.
+    #[inline]
     pub fn start(
         &mut self,
         operation: Operation,
         tag: u32,
     ) -> Result<OperationId, Full<Operation>> {
-        let token = Token { handler: self.handler, tag };
-        let id = self.core.processor.borrow_mut().accept(operation, token)?;
-        self.in_flight.set(self.in_flight.get() + 1);
+        if self.account.is_stopped() {
+            return Err(Full(operation));
+        }
+        let id = self.core.accept(operation, self.token(tag), self.account.job)?;
+        self.account.begin(id, 1);
         Ok(id)
     }
 
@@ -104,15 +122,17 @@ impl Initiator<'_> {
     ///
     /// # Errors
     ///
-    /// Gives the operation back when the processor is full.
+    /// As [`Initiator::start`].
     pub fn start_beside(
         &mut self,
         operation: Operation,
         tag: u32,
     ) -> Result<OperationId, Full<Operation>> {
-        let token = Token { handler: self.handler, tag };
-        let id = self.core.processor.borrow_mut().accept_beside(operation, token)?;
-        self.in_flight.set(self.in_flight.get() + 1);
+        if self.account.is_stopped() {
+            return Err(Full(operation));
+        }
+        let id = self.core.accept_beside(operation, self.token(tag), self.account.job)?;
+        self.account.begin(id, 1);
         Ok(id)
     }
 
@@ -120,12 +140,14 @@ impl Initiator<'_> {
     ///
     /// # Errors
     ///
-    /// Gives the chain back when the processor is full.
+    /// Gives the chain back, as [`Initiator::start`] does an operation.
     pub fn start_chain(&mut self, chain: Chain, tag: u32) -> Result<OperationId, Full<Chain>> {
-        let token = Token { handler: self.handler, tag };
+        if self.account.is_stopped() {
+            return Err(Full(chain));
+        }
         let members = u32::try_from(chain.length()).unwrap_or(0);
-        let id = self.core.processor.borrow_mut().accept_chain(chain, token)?;
-        self.in_flight.set(self.in_flight.get() + members);
+        let id = self.core.accept_chain(chain, self.token(tag), self.account.job)?;
+        self.account.begin(id, members);
         Ok(id)
     }
 
@@ -134,34 +156,71 @@ impl Initiator<'_> {
     ///
     /// # Errors
     ///
-    /// Gives the chain back when the processor is full.
+    /// As [`Initiator::start_chain`].
     pub fn start_chain_beside(
         &mut self,
         chain: Chain,
         tag: u32,
     ) -> Result<OperationId, Full<Chain>> {
-        let token = Token { handler: self.handler, tag };
+        if self.account.is_stopped() {
+            return Err(Full(chain));
+        }
         let members = u32::try_from(chain.length()).unwrap_or(0);
-        let id = self.core.processor.borrow_mut().accept_chain_beside(chain, token)?;
-        self.in_flight.set(self.in_flight.get() + members);
+        let id = self.core.accept_chain_beside(chain, self.token(tag), self.account.job)?;
+        self.account.begin(id, members);
         Ok(id)
+    }
+
+    fn token(&self, tag: u32) -> Token {
+        Token { handler: self.handler, tag }
     }
 
     /// Asks for an operation to be given up; its event tells what came of it.
     pub fn cancel(&mut self, id: OperationId) {
         self.core.processor.borrow_mut().cancel(id);
+        self.core.tell_host();
     }
 
     /// Operations of this handler that have not ended.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.get()
+        self.account.in_flight.get()
     }
 
     /// The processor's clock.
     #[must_use]
     pub fn now(&self) -> Moment {
-        self.core.processor.borrow().now()
+        self.core.now()
+    }
+}
+
+impl Account {
+    /// For a handler that is started by what runs now, in its job and scope.
+    fn of_what_runs(core: &Core) -> Self {
+        let scope = core.scope.borrow().clone();
+        Self { in_flight: Cell::new(0), job: core.job_id(), scope }
+    }
+
+    #[inline]
+    fn is_stopped(&self) -> bool {
+        self.scope.as_ref().is_some_and(|scope| scope.is_stopped())
+    }
+
+    /// So many operations were begun, the first of them this one.
+    #[inline]
+    fn begin(&self, id: OperationId, count: u32) {
+        self.in_flight.set(self.in_flight.get() + count);
+        if let Some(scope) = &self.scope {
+            scope.begin(id);
+        }
+    }
+
+    #[inline]
+    fn end(&self, id: OperationId) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        if let Some(scope) = &self.scope {
+            scope.end(id);
+        }
     }
 }
 
@@ -170,13 +229,14 @@ impl Handlers {
         let number = event.token.handler;
         let entry = self.entries.borrow()[number as usize - 1].clone();
         let entry = entry.expect("a handler stays while something of it is in flight");
+        trace::completed(entry.account.job, &event);
         if let End::Last(_) = event.end {
-            entry.in_flight.set(entry.in_flight.get() - 1);
+            entry.account.end(event.id);
         }
         let _dispatched = Dispatched { handlers: self, number, entry: &entry };
         if entry.failure.borrow().is_none() && !entry.is_inside.get() {
-            let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
-            entry.call(|handler| handler.on_complete(event, &mut initiator));
+            let mut initiator = Initiator { core, handler: number, account: &entry.account };
+            entry.call(core, |handler| handler.on_complete(event, &mut initiator));
         }
     }
 
@@ -214,10 +274,14 @@ impl Handlers {
 
 impl<H: CompletionHandler + ?Sized> Entry<H> {
     /// Calls the handler, and keeps what it fails with.
-    fn call(&self, act: impl FnOnce(&mut H) -> Result<(), Error>) {
+    #[inline]
+    fn call(&self, core: &Core, act: impl FnOnce(&mut H) -> Result<(), Error>) {
         let mut handler = self.handler.borrow_mut();
         self.is_inside.set(true);
-        let outcome = act(&mut handler);
+        let outcome = {
+            let _call = core.watch.get().map(|watch| watch.begin(handler.name()));
+            act(&mut handler)
+        };
         self.is_inside.set(false);
         if let Err(error) = outcome {
             *self.failure.borrow_mut() = Some(error);
@@ -227,7 +291,7 @@ impl<H: CompletionHandler + ?Sized> Entry<H> {
 
 impl<H: CompletionHandler + 'static> Drop for Registered<'_, H> {
     fn drop(&mut self) {
-        if self.entry.in_flight.get() == 0 {
+        if self.entry.account.in_flight.get() == 0 {
             self.handlers.remove(self.number);
         } else {
             self.entry.is_left.set(true);
@@ -237,7 +301,7 @@ impl<H: CompletionHandler + 'static> Drop for Registered<'_, H> {
 
 impl Drop for Dispatched<'_> {
     fn drop(&mut self) {
-        if self.entry.in_flight.get() > 0 {
+        if self.entry.account.in_flight.get() > 0 {
             return;
         }
         if self.entry.is_left.get() {
@@ -260,8 +324,9 @@ impl TaskInitiator {
     /// flight before it was finished.
     pub async fn run<H: CompletionHandler + 'static>(&self, handler: H) -> (H, Result<(), Error>) {
         let core = self.core();
+        let account = Account::of_what_runs(core);
         let entry = Rc::new(Entry {
-            in_flight: Cell::new(0),
+            account,
             failure: RefCell::new(None),
             is_inside: Cell::new(false),
             is_left: Cell::new(false),
@@ -273,10 +338,10 @@ impl TaskInitiator {
             Err(error) => return (into_handler(entry), Err(error)),
         };
         let registered = Registered { handlers: &core.handlers, number, entry: &entry };
-        let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
-        entry.call(|handler| handler.start(&mut initiator));
+        let mut initiator = Initiator { core, handler: number, account: &entry.account };
+        entry.call(core, |handler| handler.start(&mut initiator));
         poll_fn(|context| {
-            if entry.in_flight.get() == 0 {
+            if entry.account.in_flight.get() == 0 {
                 return Poll::Ready(());
             }
             *entry.waiter.borrow_mut() = Some(context.waker().clone());
@@ -302,8 +367,9 @@ impl TaskInitiator {
         handler: H,
     ) -> Result<(), Error> {
         let core = self.core();
+        let account = Account::of_what_runs(core);
         let entry = Rc::new(Entry {
-            in_flight: Cell::new(0),
+            account,
             failure: RefCell::new(None),
             is_inside: Cell::new(false),
             is_left: Cell::new(false),
@@ -312,8 +378,8 @@ impl TaskInitiator {
         });
         let number = core.handlers.add(Rc::<Entry<H>>::clone(&entry))?;
         let _registered = Registered { handlers: &core.handlers, number, entry: &entry };
-        let mut initiator = Initiator { core, handler: number, in_flight: &entry.in_flight };
-        entry.call(|handler| handler.start(&mut initiator));
+        let mut initiator = Initiator { core, handler: number, account: &entry.account };
+        entry.call(core, |handler| handler.start(&mut initiator));
         Ok(())
     }
 }

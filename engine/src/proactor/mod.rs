@@ -15,16 +15,25 @@ mod backoff;
 mod channel;
 mod combine;
 mod executor;
+mod guest;
 mod handler;
+mod job;
+mod offload;
 mod parts;
 mod permits;
+mod scope;
 mod semaphore;
 mod shard;
 mod socket;
+mod stats;
 mod task;
+mod time;
+mod timers;
+mod trace;
 mod wait;
+mod watch;
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,22 +42,35 @@ pub use backoff::Backoff;
 pub use channel::{Closed, Receiver, Send, Sender, TrySendError, channel};
 pub use combine::{Either, join, join_all, race, select, yield_now};
 use executor::Tasks;
+use guest::Guest;
+pub use guest::Pollable;
 use handler::Handlers;
 pub use handler::{CompletionHandler, Initiator};
+pub use job::Job;
+pub use offload::Panicked;
+pub use scope::{Scope, Stopped, Stopper};
 pub use semaphore::{Acquire, Permit, Semaphore};
 pub(crate) use shard::open_files_max;
 pub use shard::{Shards, Unfinished, WorkQueue};
 pub use socket::{Connections, Pieces};
+use stats::Counts;
+pub use stats::Stats;
 pub use task::{JoinHandle, TaskInitiator};
+pub use time::{Elapsed, Idle};
+pub use timers::Sleep;
+use timers::Timers;
 pub use wait::Perform;
 use wait::Waits;
+pub use watch::{SlowHandler, Watch};
 
 use crate::error::Error;
 use crate::limits::SLOTS_DEFAULT;
-use crate::operation::{CompletionEvent, CompletionEventQueue};
+use crate::operation::{
+    Chain, CompletionEvent, CompletionEventQueue, Operation, OperationError, OperationId, Token,
+};
 use crate::processor::{
-    self, Capabilities, Configuration, FaultPlan, OperationProcessor, SimulatedProcessor,
-    SimulatedWorld,
+    self, Capabilities, Configuration, EngineKind, FaultPlan, Full, OperationProcessor,
+    SimulatedProcessor, SimulatedWorld,
 };
 use crate::units::Moment;
 
@@ -62,6 +84,20 @@ struct Core {
     handlers: Handlers,
     tasks: Tasks,
     waits: Waits,
+    timers: Timers,
+    /// Work for other threads.
+    pool: offload::Pool,
+    /// How many tasks wait for other threads that work for them.
+    outside: Cell<u32>,
+    /// The scope and the job of what runs now.
+    scope: RefCell<Option<Rc<scope::Node>>>,
+    job: RefCell<Option<Rc<job::Inner>>>,
+    counts: Counts,
+    watch: OnceCell<Watch>,
+    /// Something was begun or cancelled that the processor has not submitted.
+    has_news: Cell<bool>,
+    /// There if the loop is another program's.
+    guest: OnceCell<Rc<Guest>>,
     events: RefCell<CompletionEventQueue>,
     /// Dropped last: what it still has in flight is drained then.
     processor: RefCell<Box<dyn OperationProcessor>>,
@@ -87,6 +123,15 @@ impl Proactor {
             handlers: Handlers::default(),
             tasks: Tasks::new(processor.waker()),
             waits: Waits::default(),
+            timers: Timers::default(),
+            pool: offload::Pool::default(),
+            outside: Cell::new(0),
+            scope: RefCell::default(),
+            job: RefCell::default(),
+            counts: Counts::default(),
+            watch: OnceCell::new(),
+            has_news: Cell::new(false),
+            guest: OnceCell::new(),
             events: RefCell::default(),
             processor: RefCell::new(processor),
         };
@@ -172,8 +217,8 @@ impl Proactor {
     }
 
     /// Runs the tasks that can go on, and dispatches what has completed. If there is neither, waits
-    /// up to `patience` for something that is in flight. For programs that have a loop of their
-    /// own.
+    /// up to `patience` for something that is in flight, asleep or offloaded. For programs that have
+    /// a loop of their own; see [`Proactor::pollable`].
     ///
     /// # Errors
     ///
@@ -184,8 +229,11 @@ impl Proactor {
     /// As [`Proactor::block_on`].
     pub fn turn(&self, patience: Duration) -> Result<(), Error> {
         let _running = self.core.tasks.enter();
+        if let (Some(guest), true) = (self.core.guest.get(), patience.is_zero()) {
+            return self.core.turn_as_guest(guest);
+        }
         self.core.run_ready_tasks();
-        let deadline = self.core.processor.borrow().now() + patience;
+        let deadline = self.core.now() + patience;
         self.core.turn(!patience.is_zero(), Some(deadline))
     }
 
@@ -193,6 +241,18 @@ impl Proactor {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.core.processor.borrow().in_flight()
+    }
+
+    /// What it has done and is doing, in numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Sees handlers and tasks that take longer than `threshold` a call: counts and names them, tells
+    /// `tracing`, and lets other threads ask whether one blocks the loop. The first threshold stays.
+    pub fn watch(&self, threshold: Duration) -> Watch {
+        self.core.watch.get_or_init(|| Watch::new(threshold)).clone()
     }
 }
 
@@ -206,18 +266,16 @@ impl Drop for Proactor {
 }
 
 impl Core {
+    /// Submits what was begun, waits if it may and must, and lets happen what follows.
     fn turn(&self, may_wait: bool, deadline: Option<Moment>) -> Result<(), Error> {
         // Again, because who was woken in the last turn may have had no use for the room.
         self.wake_for_room();
-        {
-            let mut processor = self.processor.borrow_mut();
-            let mut events = self.events.borrow_mut();
-            let is_waiting = may_wait && events.is_empty() && self.tasks.fall_asleep();
-            let waited = processor.submit_and_wait(is_waiting.into(), deadline, &mut events);
-            // Before anything is dispatched: to wake a task from here need not end a wait.
-            self.tasks.wake_up();
-            waited?;
+        if self.has_in_flight() || self.guest.get().is_some() {
+            self.gather(may_wait, deadline)?;
+        } else if may_wait && (deadline.is_none() || self.expects_something()) {
+            self.rest(deadline);
         }
+        self.ring_alarms();
         // Before those that the events wake: they had their turn.
         self.wake_for_room();
         loop {
@@ -228,16 +286,144 @@ impl Core {
         Ok(())
     }
 
+    /// Has the processor work, and waits for what it has done, or for the next alarm.
+    fn gather(&self, may_wait: bool, deadline: Option<Moment>) -> Result<(), Error> {
+        let mut processor = self.processor.borrow_mut();
+        let mut events = self.events.borrow_mut();
+        self.counts.see_in_flight(processor.in_flight());
+        self.has_news.set(false);
+        let is_waiting = may_wait && events.is_empty() && self.tasks.fall_asleep();
+        let until = [deadline, self.timers.next()].into_iter().flatten().min();
+        let waited = processor.submit_and_wait(is_waiting.into(), until, &mut events);
+        // Before anything is dispatched: to wake a task from here need not end a wait.
+        self.tasks.wake_up();
+        waited
+    }
+
+    /// Nothing is in flight: unless a task can go on, only time or another thread can wake one.
+    fn rest(&self, deadline: Option<Moment>) {
+        if !self.tasks.are_waiting() {
+            return;
+        }
+        let until = [deadline, self.timers.next()].into_iter().flatten().min();
+        if let Some(until) = until
+            && self.processor.borrow_mut().skip_to(until)
+        {
+            return;
+        }
+        let is_hopeless = until.is_none() && self.engine() == EngineKind::Simulated;
+        assert!(!is_hopeless, "a task waits for something that nobody will ever do");
+        self.tasks.park(until.map(|until| move || until.since(self.now())));
+    }
+
+    fn has_in_flight(&self) -> bool {
+        self.processor.borrow().in_flight() > 0 || !self.events.borrow().is_empty()
+    }
+
+    /// Whether time or another thread is going to wake a task.
+    fn expects_something(&self) -> bool {
+        !self.timers.is_empty() || self.outside.get() > 0
+    }
+
     /// Wakes who may find room, until one of them goes on: the others have ended meanwhile.
     fn wake_for_room(&self) {
+        if self.waits.is_nobody_waiting_for_room() {
+            return;
+        }
         let in_flight = self.processor.borrow().in_flight();
         while self.waits.wake_for_room(in_flight) && self.tasks.are_waiting() {}
     }
 
     fn dispatch(&self, event: CompletionEvent) {
+        self.counts.on_complete(&event);
         match event.token.handler {
             TASKS => self.waits.on_complete(event),
             _ => self.handlers.on_complete(event, self),
         }
+    }
+
+    /// Has the processor take an operation.
+    #[inline]
+    fn accept(
+        &self,
+        operation: Operation,
+        token: Token,
+        job: u64,
+    ) -> Result<OperationId, Full<Operation>> {
+        let begun = trace::Begun::new(&operation);
+        let accepted = self.processor.borrow_mut().accept(operation, token);
+        self.account(accepted, 1, begun, job)
+    }
+
+    fn accept_beside(
+        &self,
+        operation: Operation,
+        token: Token,
+        job: u64,
+    ) -> Result<OperationId, Full<Operation>> {
+        let begun = trace::Begun::new(&operation);
+        let accepted = self.processor.borrow_mut().accept_beside(operation, token);
+        self.account(accepted, 1, begun, job)
+    }
+
+    /// Has the processor take a chain. What is told of it is told of its first member.
+    fn accept_chain(
+        &self,
+        chain: Chain,
+        token: Token,
+        job: u64,
+    ) -> Result<OperationId, Full<Chain>> {
+        let members = u64::try_from(chain.length()).expect("a chain is short");
+        let begun = trace::Begun::of_chain();
+        let accepted = self.processor.borrow_mut().accept_chain(chain, token);
+        self.account(accepted, members, begun, job)
+    }
+
+    fn accept_chain_beside(
+        &self,
+        chain: Chain,
+        token: Token,
+        job: u64,
+    ) -> Result<OperationId, Full<Chain>> {
+        let members = u64::try_from(chain.length()).expect("a chain is short");
+        let begun = trace::Begun::of_chain();
+        let accepted = self.processor.borrow_mut().accept_chain_beside(chain, token);
+        self.account(accepted, members, begun, job)
+    }
+
+    /// Performs an operation in the caller's turn, where the processor does so.
+    #[inline]
+    fn perform_inline(&self, operation: &mut Operation) -> Option<Result<u32, OperationError>> {
+        let result = self.processor.borrow_mut().perform_inline(operation)?;
+        self.counts.performed(operation, result.unwrap_or(0));
+        trace::performed(self.job_id(), operation);
+        Some(result)
+    }
+
+    #[inline]
+    fn account<T>(
+        &self,
+        accepted: Result<OperationId, Full<T>>,
+        members: u64,
+        begun: trace::Begun,
+        job: u64,
+    ) -> Result<OperationId, Full<T>> {
+        match &accepted {
+            Ok(id) => {
+                stats::add(&self.counts.started, members);
+                begun.accepted(job, *id);
+                self.tell_host();
+            }
+            Err(_) => stats::add(&self.counts.queue_full, 1),
+        }
+        accepted
+    }
+
+    fn now(&self) -> Moment {
+        self.processor.borrow().now()
+    }
+
+    fn engine(&self) -> EngineKind {
+        self.processor.borrow().capabilities().engine
     }
 }

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use super::Core;
 use super::wait::{Perform, PerformChain};
@@ -13,7 +12,7 @@ use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Errno, Error};
 use crate::operation::{
     Chain, CompletionEvent, File, FileStatus, Handle, Open, Operation, OperationError, Read,
-    RegisteredFile, Statx, Subject, Timeout, Write,
+    RegisteredFile, Statx, Subject, Write,
 };
 use crate::processor::Capabilities;
 use crate::units::{Moment, WallTime};
@@ -48,6 +47,10 @@ impl TaskInitiator {
         &self.0
     }
 
+    pub(super) fn shared(&self) -> &Rc<Core> {
+        &self.0
+    }
+
     /// Performs an operation and gives it back with its result. Waits for room if the processor is
     /// full.
     ///
@@ -60,12 +63,15 @@ impl TaskInitiator {
     }
 
     /// Performs an operation at once, where the processor does so: no future is made, and nothing
-    /// moved. None leaves it untouched, for [`TaskInitiator::perform`].
+    /// moved. None leaves it untouched, for [`TaskInitiator::perform`]; so does a scope that was stopped.
     pub(crate) fn perform_inline(
         &self,
         operation: &mut Operation,
     ) -> Option<Result<u32, OperationError>> {
-        self.0.processor.borrow_mut().perform_inline(operation)
+        if self.0.scope.borrow().as_ref().is_some_and(|scope| scope.is_stopped()) {
+            return None;
+        }
+        self.0.perform_inline(operation)
     }
 
     /// Performs a chain and gives its members' events, in order.
@@ -138,12 +144,8 @@ impl TaskInitiator {
         }
     }
 
-    /// Waits for a time of the processor's clock to pass.
-    pub async fn sleep(&self, duration: Duration) {
-        let _ = self.perform(Operation::Timeout(Timeout { duration })).await;
-    }
-
-    /// Runs a future beside this one, on the same thread.
+    /// Runs a future beside this one, on the same thread. It is part of the job that runs now, and of
+    /// no scope: [`super::Scope::spawn`] is for that.
     ///
     /// # Errors
     ///
@@ -152,16 +154,18 @@ impl TaskInitiator {
         &self,
         future: impl Future<Output = T> + 'static,
     ) -> Result<JoinHandle<T>, Error> {
+        let name = std::any::type_name_of_val(&future);
         let joint = Rc::new(Joint {
             output: RefCell::new(None),
             is_over: Cell::new(false),
             waiter: RefCell::new(None),
         });
         let end = TaskEnd(Rc::clone(&joint));
-        self.0.tasks.spawn(Box::pin(async move {
+        let task = Box::pin(async move {
             let output = future.await;
             *end.0.output.borrow_mut() = Some(output);
-        }))?;
+        });
+        self.0.tasks.spawn(task, name, self.0.job.borrow().clone())?;
         Ok(JoinHandle(joint))
     }
 

@@ -10,16 +10,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::{Core, TASKS, TaskInitiator};
+use super::scope::Node;
+use super::{Core, TASKS, TaskInitiator, trace};
+use crate::error::Errno;
 use crate::operation::{
-    Chain, CompletionEvent, End, OnDrop, Operation, OperationError, OperationId, Token,
+    Cause, Chain, CompletionEvent, End, OnDrop, Operation, OperationError, OperationId, Token,
 };
 use crate::processor::Full;
 
 /// What the tasks of one proactor wait for.
 #[derive(Default)]
 pub(super) struct Waits {
-    entries: RefCell<Vec<Wait>>,
+    entries: RefCell<Vec<Place>>,
     free: RefCell<Vec<u32>>,
     /// Those that found the processor full, the oldest first.
     for_room: RefCell<VecDeque<RoomWaiter>>,
@@ -33,7 +35,22 @@ struct RoomWaiter {
     in_flight: u32,
 }
 
-/// What a task waits for; an operation's tag is its index.
+/// Where a wait is kept; an operation's tag is its index.
+struct Place {
+    wait: Wait,
+    /// The job that it is for.
+    job: u64,
+    /// The scope that it was begun in, while it is in flight.
+    scope: Option<InFlight>,
+}
+
+/// An operation in flight, or a chain by its first member, and the scope that it is in.
+struct InFlight {
+    scope: Rc<Node>,
+    id: OperationId,
+}
+
+/// What a task waits for.
 enum Wait {
     Free,
     /// The operation is in flight: events that must still come, and what has come.
@@ -58,6 +75,7 @@ enum Wait {
 pub struct Perform {
     core: Rc<Core>,
     state: PerformState,
+    is_cancelled: bool,
 }
 
 enum PerformState {
@@ -87,30 +105,41 @@ impl Waits {
         }
         let number = event.token.tag;
         let mut waits = self.entries.borrow_mut();
-        let wait = &mut waits[number as usize];
+        let Place { wait, job, scope } = &mut waits[number as usize];
+        trace::completed(*job, &event);
+        let mut ended = None;
         let waker = match wait {
             Wait::One { waker, event: slot } => {
                 *slot = Some(event);
+                ended = scope.take();
                 waker.take()
             }
             Wait::Pending { waker, missing, events } => {
                 *missing -= u32::from(matches!(event.end, End::Last(_)));
                 events.push(event);
-                if *missing == 0 { waker.take() } else { None }
+                if *missing == 0 {
+                    ended = scope.take();
+                    waker.take()
+                } else {
+                    None
+                }
             }
             Wait::Orphan { missing } => {
                 *missing -= u32::from(matches!(event.end, End::Last(_)));
                 if *missing == 0 {
+                    ended = scope.take();
                     *wait = Wait::Free;
                     self.free.borrow_mut().push(number);
                 }
                 drop(waits);
                 drop(event);
+                drop(ended);
                 return;
             }
             Wait::Free => unreachable!("an event for a wait that has ended"),
         };
         drop(waits);
+        drop(ended);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -147,20 +176,41 @@ impl Waits {
         in_flight > before
     }
 
-    fn begin(&self, wait: Wait) -> u32 {
+    /// Whether nobody found the processor full.
+    #[inline]
+    pub(super) fn is_nobody_waiting_for_room(&self) -> bool {
+        self.for_room.borrow().is_empty()
+    }
+
+    fn begin(&self, wait: Wait, job: u64) -> u32 {
         let mut waits = self.entries.borrow_mut();
+        let place = Place { wait, job, scope: None };
         if let Some(number) = self.free.borrow_mut().pop() {
-            waits[number as usize] = wait;
+            waits[number as usize] = place;
             return number;
         }
-        waits.push(wait);
+        waits.push(place);
         u32::try_from(waits.len() - 1).expect("waits are bounded by slots and tasks")
     }
 
+    /// What is waited for was begun in a scope.
+    fn begin_in(&self, number: u32, scope: Option<Rc<Node>>, id: OperationId) {
+        let Some(scope) = scope else { return };
+        scope.begin(id);
+        self.entries.borrow_mut()[number as usize].scope = Some(InFlight { scope, id });
+    }
+
     fn end(&self, number: u32) -> Wait {
-        let wait = std::mem::replace(&mut self.entries.borrow_mut()[number as usize], Wait::Free);
+        let place = &mut self.entries.borrow_mut()[number as usize];
+        let wait = std::mem::replace(&mut place.wait, Wait::Free);
         self.free.borrow_mut().push(number);
         wait
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.scope.end(self.id);
     }
 }
 
@@ -168,7 +218,7 @@ impl Core {
     /// Leaves an operation to end by itself.
     fn abandon(&self, wait: u32, id: OperationId, on_drop: OnDrop) {
         let mut waits = self.waits.entries.borrow_mut();
-        let place = &mut waits[wait as usize];
+        let place = &mut waits[wait as usize].wait;
         let missing = match place {
             Wait::One { event, .. } => u32::from(event.is_none()),
             Wait::Pending { missing, .. } => *missing,
@@ -180,8 +230,16 @@ impl Core {
             self.waits.end(wait);
         } else if on_drop == OnDrop::Cancel {
             self.processor.borrow_mut().cancel(id);
+            self.tell_host();
         }
         drop(left);
+    }
+
+    /// The scope that runs now, and whether it was stopped.
+    fn current_scope(&self) -> (Option<Rc<Node>>, bool) {
+        let scope = self.scope.borrow().clone();
+        let is_stopped = scope.as_ref().is_some_and(|scope| scope.is_stopped());
+        (scope, is_stopped)
     }
 }
 
@@ -199,10 +257,13 @@ impl Future for Perform {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         match std::mem::replace(&mut this.state, PerformState::Done) {
+            PerformState::New(operation) if this.is_cancelled => {
+                Poll::Ready((Err(CANCELLED), operation))
+            }
             PerformState::New(operation) => this.begin(operation, context),
             PerformState::Waiting { wait, id, on_drop } => {
                 let mut waits = this.core.waits.entries.borrow_mut();
-                let Wait::One { waker, event } = &mut waits[wait as usize] else {
+                let Wait::One { waker, event } = &mut waits[wait as usize].wait else {
                     unreachable!("a single operation waits for one event")
                 };
                 let Some(event) = event.take() else {
@@ -221,11 +282,25 @@ impl Future for Perform {
     }
 }
 
+/// What an operation fails with that was cancelled before it was begun.
+const CANCELLED: OperationError =
+    OperationError { errno: Errno::ECANCELED, cause: Cause::Cancelled };
+
 impl Perform {
     pub(super) fn new(core: Rc<Core>, operation: Operation) -> Self {
         let verb = operation.verb();
         assert!(!operation.is_multishot(), "this {verb} completes many times: see `{verb}_many`");
-        Self { core, state: PerformState::New(operation) }
+        Self { core, state: PerformState::New(operation), is_cancelled: false }
+    }
+
+    /// Asks for the operation to be given up. Awaiting it afterwards tells what came of it: a success
+    /// if the cancel came too late, and then no byte is lost; the operation comes back in any case.
+    pub fn cancel(&mut self) {
+        self.is_cancelled = true;
+        if let PerformState::Waiting { id, .. } = self.state {
+            self.core.processor.borrow_mut().cancel(id);
+            self.core.tell_host();
+        }
     }
 
     fn begin(
@@ -233,18 +308,29 @@ impl Perform {
         mut operation: Operation,
         context: &mut Context<'_>,
     ) -> Poll<<Self as Future>::Output> {
-        let mut processor = self.core.processor.borrow_mut();
-        if let Some(result) = processor.perform_inline(&mut operation) {
+        let core = &*self.core;
+        let (scope, is_stopped) = core.current_scope();
+        if is_stopped {
+            // It never begins: the scope drops whoever waits for it.
+            self.state = PerformState::New(operation);
+            return Poll::Pending;
+        }
+        if let Some(result) = core.perform_inline(&mut operation) {
             return Poll::Ready((result, operation));
         }
-        let waits = &self.core.waits;
+        let job = core.job_id();
         let on_drop = operation.on_drop();
-        let wait = waits.begin(Wait::One { waker: Some(context.waker().clone()), event: None });
-        match processor.accept(operation, Token { handler: TASKS, tag: wait }) {
-            Ok(id) => self.state = PerformState::Waiting { wait, id, on_drop },
+        let waker = Some(context.waker().clone());
+        let wait = core.waits.begin(Wait::One { waker, event: None }, job);
+        match core.accept(operation, Token { handler: TASKS, tag: wait }, job) {
+            Ok(id) => {
+                core.waits.begin_in(wait, scope, id);
+                self.state = PerformState::Waiting { wait, id, on_drop };
+            }
             Err(Full(operation)) => {
-                waits.end(wait);
-                waits.wait_for_room(context.waker(), processor.in_flight());
+                core.waits.end(wait);
+                let in_flight = core.processor.borrow().in_flight();
+                core.waits.wait_for_room(context.waker(), in_flight);
                 self.state = PerformState::New(operation);
             }
         }
@@ -263,6 +349,31 @@ impl PerformChain {
     pub(super) fn new(core: Rc<Core>, chain: Chain) -> Self {
         Self { core, state: ChainState::New(chain) }
     }
+
+    fn begin(&mut self, chain: Chain, context: &Context<'_>) {
+        let core = &*self.core;
+        let (scope, is_stopped) = core.current_scope();
+        if is_stopped {
+            self.state = ChainState::New(chain);
+            return;
+        }
+        let (length, job) = (chain.length(), core.job_id());
+        let missing = u32::try_from(length).expect("a chain is short");
+        let (waker, events) = (Some(context.waker().clone()), Vec::with_capacity(length));
+        let wait = core.waits.begin(Wait::Pending { waker, missing, events }, job);
+        match core.accept_chain(chain, Token { handler: TASKS, tag: wait }, job) {
+            Ok(id) => {
+                core.waits.begin_in(wait, scope, id);
+                self.state = ChainState::Waiting { wait, id };
+            }
+            Err(Full(chain)) => {
+                core.waits.end(wait);
+                let in_flight = core.processor.borrow().in_flight();
+                core.waits.wait_for_room(context.waker(), in_flight);
+                self.state = ChainState::New(chain);
+            }
+        }
+    }
 }
 
 impl Future for PerformChain {
@@ -272,27 +383,12 @@ impl Future for PerformChain {
         let this = &mut *self;
         match std::mem::replace(&mut this.state, ChainState::Done) {
             ChainState::New(chain) => {
-                let length = chain.length();
-                let missing = u32::try_from(length).expect("a chain is short");
-                let waker = Some(context.waker().clone());
-                let waits = &this.core.waits;
-                let events = Vec::with_capacity(length);
-                let wait = waits.begin(Wait::Pending { waker, missing, events });
-                let token = Token { handler: TASKS, tag: wait };
-                let mut processor = this.core.processor.borrow_mut();
-                match processor.accept_chain(chain, token) {
-                    Ok(id) => this.state = ChainState::Waiting { wait, id },
-                    Err(Full(chain)) => {
-                        waits.end(wait);
-                        waits.wait_for_room(context.waker(), processor.in_flight());
-                        this.state = ChainState::New(chain);
-                    }
-                }
+                this.begin(chain, context);
                 Poll::Pending
             }
             ChainState::Waiting { wait, id } => {
                 if let Wait::Pending { waker, missing: 1.., .. } =
-                    &mut this.core.waits.entries.borrow_mut()[wait as usize]
+                    &mut this.core.waits.entries.borrow_mut()[wait as usize].wait
                 {
                     set_waker(waker, context);
                     this.state = ChainState::Waiting { wait, id };
