@@ -57,22 +57,26 @@ impl Counts {
     /// An operation was performed in the caller's turn.
     pub(super) fn performed(&self, operation: &Operation, bytes: u32) {
         add(&self.started, 1);
-        self.ended(operation, bytes);
+        self.end(operation, bytes);
     }
 
     #[inline]
     pub(super) fn on_complete(&self, event: &CompletionEvent) {
         if let End::Last(operation) = &event.end {
-            self.ended(operation, event.result.unwrap_or(0));
+            self.end(operation, event.result.unwrap_or(0));
         }
     }
 
     #[inline]
-    fn ended(&self, operation: &Operation, bytes: u32) {
+    fn end(&self, operation: &Operation, bytes: u32) {
         add(&self.ended, 1);
         let (reads, writes) = moves(operation);
         add(&self.bytes_read, if reads { bytes.into() } else { 0 });
         add(&self.bytes_written, if writes { bytes.into() } else { 0 });
+    }
+
+    pub(super) fn ended(&self) -> u64 {
+        self.ended.get()
     }
 
     /// So many are in flight now.

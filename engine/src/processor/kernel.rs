@@ -9,8 +9,8 @@ use std::iter;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
@@ -56,6 +56,9 @@ pub struct KernelProcessor {
     is_bell_watched: bool,
     /// Whether somebody outside may ring it.
     is_waker_shared: std::cell::Cell<bool>,
+    /// Whether somebody waits elsewhere: then each turn enters, as what has completed is heard of once,
+    /// when the kernel's list of such work was empty before (`io_req_local_work_add`).
+    is_notifying: bool,
     /// Operations that a helper has.
     assigned: u32,
     /// Cancels that the submission queue had no room for.
@@ -85,6 +88,10 @@ struct Bell {
     event: EventFd,
     /// Whether someone wants the wait to end.
     by_waker: AtomicBool,
+    /// Rung as well. The ring would do it when it sees the bell rung, but not reliably: an eventfd
+    /// that is written to from within the write to another is written to once (`__io_eventfd_signal`,
+    /// seen on Linux 6.18).
+    elsewhere: OnceLock<Arc<EventFd>>,
 }
 
 /// Ends the wait of a kernel processor.
@@ -114,7 +121,8 @@ impl KernelProcessor {
         let opcodes = Opcodes::probe(&ring.probe()?);
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_value_and_flags(0, flags)?;
-        let bell = Arc::new(Bell { event, by_waker: AtomicBool::new(false) });
+        let (by_waker, elsewhere) = (AtomicBool::new(false), OnceLock::new());
+        let bell = Arc::new(Bell { event, by_waker, elsewhere });
         let wake: Arc<dyn Wake> = Arc::<Bell>::clone(&bell);
         let slots = Slots::new(ring.entries().min(SLOTS_MAX));
         let has_table = ring.register_file_table(REGISTERED_FILES_MAX).is_ok();
@@ -131,6 +139,7 @@ impl KernelProcessor {
             bell,
             is_bell_watched: false,
             is_waker_shared: std::cell::Cell::new(false),
+            is_notifying: false,
             assigned: 0,
             cancels: Vec::new(),
             interrupted: Vec::new(),
@@ -590,8 +599,10 @@ impl OperationProcessor for KernelProcessor {
             let wanted = self.completions_to_wait_for(wanted);
             let ready = self.ready.len();
             let unarmed = u32::try_from(self.unarmed.len()).unwrap_or(u32::MAX);
-            let is_idle = self.slots.held() == self.assigned + unarmed;
-            if wanted == 0 && self.ring.unsubmitted() == 0 && is_idle {
+            let is_idle = self.ring.unsubmitted() == 0
+                && self.slots.held() == self.assigned + unarmed
+                && !self.is_notifying;
+            if wanted == 0 && is_idle {
                 self.gather();
                 break;
             }
@@ -695,6 +706,8 @@ impl OperationProcessor for KernelProcessor {
 
     fn notify(&mut self, event: Arc<EventFd>) -> Result<Option<OwnedFd>, Errno> {
         self.ring.register_event(event.as_fd())?;
+        self.bell.elsewhere.set(event).map_err(|_| Errno::EBUSY)?;
+        self.is_notifying = true;
         Ok(None)
     }
 
@@ -953,6 +966,9 @@ impl Wake for Bell {
     fn wake(&self) {
         // It fails only if the counter is full, and then it rings already.
         let _ = self.event.write(1);
+        if let Some(event) = self.elsewhere.get() {
+            let _ = event.write(1);
+        }
     }
 }
 
