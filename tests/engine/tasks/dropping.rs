@@ -130,8 +130,10 @@ fn begin(kind: OperationKind, setting: &Setting) -> (Waiting, bool) {
     (future, is_done)
 }
 
-/// How interest is lost.
-const WAYS: [(&str, fn(&Setting, Waiting)); 3] = [
+/// How interest is lost, by name.
+type Way = (&'static str, fn(&Setting, Waiting));
+
+const WAYS: [Way; 3] = [
     ("dropped at once", |_, future| drop(future)),
     ("dropped when it was submitted", |setting, future| {
         setting.proactor.turn(Duration::ZERO).unwrap();

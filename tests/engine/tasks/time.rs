@@ -203,11 +203,14 @@ fn who_is_idle_for_half_a_minute_is_given_up_and_who_is_not_is_not() {
     }
 }
 
+/// What each attempt comes to.
+type Attempt = Result<u32, &'static str>;
+
 #[test]
 fn what_fails_is_tried_again_as_often_as_it_is_worth() {
     let setting = in_memory(1, 8, FaultPlan::none());
     let tasks = setting.proactor.initiator();
-    let cases: [(&str, &[Result<u32, &str>], Result<u32, &str>, u64); 5] = [
+    let cases: [(&str, &[Attempt], Attempt, u64); 5] = [
         ("at once", &[Ok(1)], Ok(1), 0),
         ("after two failures", &[Err("busy"), Err("busy"), Ok(3)], Ok(3), 3),
         ("fails for good", &[Err("busy"), Err("gone"), Ok(3)], Err("gone"), 1),
