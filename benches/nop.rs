@@ -1,4 +1,5 @@
-//! What the engine adds to a no-op: batches of 32 through the engine, and through the raw ring.
+//! What the engine adds to a no-op: batches of 32 through the engine (accepted and waited for, by a
+//! handler, and by futures of as many tasks), and through the raw ring.
 //!
 //! Both use the same flags and the same number of system calls, and take turns, so that what the
 //! machine does meanwhile hits both. Prints nanoseconds per no-op: the median and the least of all
@@ -22,16 +23,19 @@ fn main() {
     let mut engine = Engine::new();
     let kernel = KernelProcessor::new(BATCH, 1).expect("there is io_uring");
     let proactor = Proactor::new(Box::new(kernel));
-    let (mut raw_ns, mut engine_ns, mut handler_ns) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut raw_ns, mut engine_ns) = (Vec::new(), Vec::new());
+    let (mut handler_ns, mut future_ns) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         raw_ns.push(nanoseconds_each(|| raw.batch()));
         engine_ns.push(nanoseconds_each(|| engine.batch()));
         handler_ns.push(nanoseconds_by_handler(&proactor));
+        future_ns.push(nanoseconds_by_future(&proactor));
     }
     let raw = show("raw ring", raw_ns);
     let engine = show("engine", engine_ns);
     let handler = show("handler", handler_ns);
-    for (name, measured) in [("the engine", engine), ("a handler", handler)] {
+    let future = show("future", future_ns);
+    for (name, measured) in [("the engine", engine), ("a handler", handler), ("a future", future)] {
         let (median, least) = (measured.0 - raw.0, measured.1 - raw.1);
         println!("{name:10} adds {median:9.1} ns in the median, {least:6.1} ns at the least");
     }
@@ -72,6 +76,28 @@ fn nanoseconds_by_handler(proactor: &Proactor) -> f64 {
     let start = Instant::now();
     let (_, outcome) = proactor.run(Nops { left: BATCHES * BATCH });
     outcome.expect("no-ops do not fail");
+    nanoseconds(start.elapsed()) / f64::from(BATCHES * BATCH)
+}
+
+fn nanoseconds_by_future(proactor: &Proactor) -> f64 {
+    let tasks = proactor.initiator();
+    let start = Instant::now();
+    proactor.block_on(async {
+        let all: Vec<_> = (0..BATCH)
+            .map(|_| {
+                let mine = tasks.clone();
+                let nops = async move {
+                    for _ in 0..BATCHES {
+                        assert_eq!(mine.perform(Operation::Nop).await.0, Ok(0));
+                    }
+                };
+                tasks.spawn(nops).expect("there is room for a task")
+            })
+            .collect();
+        for task in all {
+            task.await;
+        }
+    });
     nanoseconds(start.elapsed()) / f64::from(BATCHES * BATCH)
 }
 

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake as TaskWake, Waker};
+use std::task::{Context, Poll, RawWakerVTable, Wake as TaskWake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -22,9 +22,23 @@ pub(super) struct Tasks {
     futures: RefCell<Vec<Option<Spawned>>>,
     free: RefCell<Vec<u32>>,
     main: Arc<ReadyWaker>,
+    /// Tasks that can go on; those that others have woken join them once a turn.
+    local: RefCell<VecDeque<u32>>,
     ready: Arc<Ready>,
+    /// The task that is polled now, and its waker.
+    current: Cell<Option<(u32, WakerIdentity)>>,
     is_running: Cell<bool>,
 }
+
+/// Whoever waits for something that happens on this thread. A task is named by its number: a waker
+/// is counted, and queued behind a lock, for the case that another thread has it.
+pub(super) enum Waiter {
+    Task(u32),
+    Other(Waker),
+}
+
+/// What tells a waker from all others while it lives.
+type WakerIdentity = (*const (), *const RawWakerVTable);
 
 struct Spawned {
     future: Pin<Box<dyn Future<Output = ()>>>,
@@ -37,9 +51,10 @@ struct Spawned {
     waker: Waker,
 }
 
-/// Tasks that can go on, by number, each once; and who to wake if the loop sleeps.
+/// Tasks that were woken from anywhere, by number; and who to wake if the loop sleeps.
 struct Ready {
     queue: Mutex<VecDeque<u32>>,
+    has_any: AtomicBool,
     is_asleep: AtomicBool,
     sleeper: Mutex<Option<Thread>>,
     processor: Arc<dyn Wake>,
@@ -58,6 +73,9 @@ struct Polled<'a> {
     number: u32,
     task: Option<Spawned>,
 }
+
+/// While it lives, a task is polled.
+struct Polling<'a>(&'a Cell<Option<(u32, WakerIdentity)>>);
 
 /// While it lives, the loop runs.
 pub(super) struct Running<'a>(&'a Cell<bool>);
@@ -85,6 +103,7 @@ impl Core {
         loop {
             if is_main_ready {
                 self.tasks.main.begin_poll();
+                let _polling = self.tasks.poll_begins(MAIN, &main);
                 let _call = self.watch.get().map(|watch| watch.begin(name));
                 if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&main)) {
                     return Ok(output);
@@ -98,8 +117,10 @@ impl Core {
     /// Runs what is ready, once each; true if the main future is.
     pub(super) fn run_ready_tasks(&self) -> bool {
         let mut is_main_ready = false;
+        self.tasks.collect();
         for _ in 0..BATCH {
-            match self.tasks.ready.pop() {
+            let next = self.tasks.local.borrow_mut().pop_front();
+            match next {
                 Some(MAIN) => is_main_ready = true,
                 Some(number) => self.run_task(number),
                 None => break,
@@ -116,6 +137,7 @@ impl Core {
         let Some(Spawned { future, waker, name, job, .. }) = &mut polled.task else { return };
         let mut context = Context::from_waker(waker);
         let is_pending = {
+            let _polling = self.tasks.poll_begins(number, waker);
             let _call = self.watch.get().map(|watch| watch.begin(name));
             match job {
                 None => future.as_mut().poll(&mut context).is_pending(),
@@ -135,6 +157,7 @@ impl Tasks {
     pub(super) fn new(processor: Arc<dyn Wake>) -> Self {
         let ready = Arc::new(Ready {
             queue: Mutex::default(),
+            has_any: AtomicBool::new(false),
             is_asleep: AtomicBool::new(false),
             sleeper: Mutex::default(),
             processor,
@@ -143,7 +166,9 @@ impl Tasks {
             futures: RefCell::default(),
             free: RefCell::default(),
             main: ReadyWaker::new(&ready, MAIN),
+            local: RefCell::default(),
             ready,
+            current: Cell::new(None),
             is_running: Cell::new(false),
         }
     }
@@ -156,13 +181,55 @@ impl Tasks {
 
     /// Whether no task can go on.
     pub(super) fn are_waiting(&self) -> bool {
-        self.ready.is_empty()
+        self.local.borrow().is_empty() && !self.ready.has_any.load(Ordering::Acquire)
+    }
+
+    /// Queues those that were woken from anywhere behind those that were woken here.
+    #[inline]
+    pub(super) fn collect(&self) {
+        self.ready.move_to(&self.local);
+    }
+
+    /// Whom to wake for the sake of whoever polls now.
+    #[inline]
+    pub(super) fn waiter(&self, context: &Context<'_>) -> Waiter {
+        let waker = context.waker();
+        match self.current.get() {
+            Some((number, own)) if own == identity(waker) => Waiter::Task(number),
+            _ => Waiter::Other(waker.clone()),
+        }
+    }
+
+    /// Wakes a task of this thread, or whoever else waits. One that has ended is not there; if its
+    /// number is another's by now, that one looks once more and goes on waiting.
+    #[inline]
+    pub(super) fn wake(&self, waiter: Waiter) {
+        let number = match waiter {
+            Waiter::Task(number) => number,
+            Waiter::Other(waker) => return waker.wake(),
+        };
+        let futures = self.futures.borrow();
+        let ready = match futures.get(number as usize) {
+            Some(Some(task)) => &task.ready,
+            _ if number == MAIN => &self.main,
+            _ => return,
+        };
+        // If another thread does the same now, the task is queued twice, which is harmless.
+        if !ready.is_queued.load(Ordering::Acquire) {
+            ready.is_queued.store(true, Ordering::Release);
+            self.local.borrow_mut().push_back(number);
+        }
+    }
+
+    fn poll_begins(&self, number: u32, waker: &Waker) -> Polling<'_> {
+        self.current.set(Some((number, identity(waker))));
+        Polling(&self.current)
     }
 
     /// From here on a wake-up ends the wait, also one from another thread; false if there is
     /// nothing to wait for, because a task can go on.
     pub(super) fn fall_asleep(&self) -> bool {
-        self.ready.fall_asleep()
+        self.local.borrow().is_empty() && self.ready.fall_asleep()
     }
 
     /// The wait is over: wake-ups need to end nothing.
@@ -209,7 +276,7 @@ impl Tasks {
     pub(super) fn park(&self, left: Option<impl Fn() -> Duration>) {
         let ready = &self.ready;
         *ready.sleeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
-        while ready.fall_asleep() {
+        while self.fall_asleep() {
             match left.as_ref().map(|left| left()) {
                 None => thread::park(),
                 Some(Duration::ZERO) => break,
@@ -240,6 +307,16 @@ impl Drop for Polled<'_> {
     }
 }
 
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
+fn identity(waker: &Waker) -> WakerIdentity {
+    (waker.data(), waker.vtable())
+}
+
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.set(false);
@@ -255,12 +332,21 @@ impl Ready {
         self.lock().is_empty()
     }
 
-    fn pop(&self) -> Option<u32> {
-        self.lock().pop_front()
+    /// Moves all to the end of another queue.
+    #[inline]
+    fn move_to(&self, local: &RefCell<VecDeque<u32>>) {
+        if self.has_any.load(Ordering::Acquire) {
+            let mut queue = self.lock();
+            self.has_any.store(false, Ordering::Release);
+            local.borrow_mut().append(&mut queue);
+        }
     }
 
     fn push(&self, task: u32) {
-        self.lock().push_back(task);
+        let mut queue = self.lock();
+        queue.push_back(task);
+        self.has_any.store(true, Ordering::Release);
+        drop(queue);
         if self.is_asleep.swap(false, Ordering::AcqRel) {
             self.processor.wake();
             let sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -332,12 +332,14 @@ impl Core {
         }
         let in_flight = self.processor.borrow().in_flight();
         while self.waits.wake_for_room(in_flight) && self.tasks.are_waiting() {}
+        // Before those that events wake from here on.
+        self.tasks.collect();
     }
 
     fn dispatch(&self, event: CompletionEvent) {
         self.counts.on_complete(&event);
         match event.token.handler {
-            TASKS => self.waits.on_complete(event),
+            TASKS => self.waits.on_complete(event, &self.tasks),
             _ => self.handlers.on_complete(event, self),
         }
     }

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::Core;
+use super::executor::Waiter;
 use super::scope::Node;
 use crate::units::Moment;
 
@@ -29,7 +30,7 @@ pub(super) type AlarmKey = (Moment, u64);
 /// What happens when the moment has come.
 pub(super) enum Alarm {
     /// A task goes on.
-    Wake(Waker),
+    Wake(Waiter),
     /// A scope's deadline has passed.
     Stop(Weak<Node>),
 }
@@ -69,14 +70,14 @@ impl Timers {
     }
 
     /// Has the alarm wake whoever polls now; false if it has rung.
-    fn set_waker(&self, key: AlarmKey, context: &Context<'_>) -> bool {
-        match self.alarms.borrow_mut().get_mut(&key) {
-            Some(Alarm::Wake(waker)) => {
-                waker.clone_from(context.waker());
-                true
-            }
-            _ => false,
-        }
+    fn set_waiter(&self, key: AlarmKey, waiter: Waiter) -> bool {
+        let mut alarms = self.alarms.borrow_mut();
+        let Some(alarm) = alarms.get_mut(&key) else { return false };
+        let before = std::mem::replace(alarm, Alarm::Wake(waiter));
+        // What drops with a waker of somebody else's may come back here.
+        drop(alarms);
+        drop(before);
+        true
     }
 }
 
@@ -89,7 +90,7 @@ impl Core {
         let now = self.now();
         while let Some(alarm) = self.timers.due(now) {
             match alarm {
-                Alarm::Wake(waker) => waker.wake(),
+                Alarm::Wake(waiter) => self.tasks.wake(waiter),
                 Alarm::Stop(node) => {
                     if let Some(node) = node.upgrade() {
                         node.stop_late(self);
@@ -133,7 +134,9 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let is_over = match self.state {
             SleepState::New => self.core.now() >= self.until,
-            SleepState::Set(key) => !self.core.timers.set_waker(key, context),
+            SleepState::Set(key) => {
+                !self.core.timers.set_waiter(key, self.core.tasks.waiter(context))
+            }
             SleepState::Over => true,
         };
         if is_over {
@@ -141,7 +144,7 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         if let SleepState::New = self.state {
-            let alarm = Alarm::Wake(context.waker().clone());
+            let alarm = Alarm::Wake(self.core.tasks.waiter(context));
             self.state = SleepState::Set(self.core.timers.set(self.until, alarm));
             self.core.tell_host();
         }
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn alarms_ring_in_order_and_not_too_early() {
         let timers = Timers::default();
-        let wake = || Alarm::Wake(Waker::noop().clone());
+        let wake = || Alarm::Wake(Waiter::Task(0));
         let late = timers.set(Moment(20), wake());
         timers.set(Moment(10), wake());
         timers.set(Moment(10), wake());

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::executor::{Tasks, Waiter};
 use super::scope::Node;
 use super::{Core, TASKS, TaskInitiator, trace};
 use crate::error::Errno;
@@ -55,12 +56,12 @@ enum Wait {
     Free,
     /// The operation is in flight: events that must still come, and what has come.
     Pending {
-        waker: Option<Waker>,
+        waiter: Option<Waiter>,
         missing: u32,
         events: Vec<CompletionEvent>,
     },
     One {
-        waker: Option<Waker>,
+        waiter: Option<Waiter>,
         event: Option<CompletionEvent>,
     },
     /// Nobody waits any more; this many events must still come.
@@ -98,7 +99,7 @@ enum ChainState {
 }
 
 impl Waits {
-    pub(super) fn on_complete(&self, event: CompletionEvent) {
+    pub(super) fn on_complete(&self, event: CompletionEvent, tasks: &Tasks) {
         // The first event of a zero-copy send. The last one says the same.
         if let End::More(_) = event.end {
             return;
@@ -108,18 +109,18 @@ impl Waits {
         let Place { wait, job, scope } = &mut waits[number as usize];
         trace::completed(*job, &event);
         let mut ended = None;
-        let waker = match wait {
-            Wait::One { waker, event: slot } => {
+        let waiter = match wait {
+            Wait::One { waiter, event: slot } => {
                 *slot = Some(event);
                 ended = scope.take();
-                waker.take()
+                waiter.take()
             }
-            Wait::Pending { waker, missing, events } => {
+            Wait::Pending { waiter, missing, events } => {
                 *missing -= u32::from(matches!(event.end, End::Last(_)));
                 events.push(event);
                 if *missing == 0 {
                     ended = scope.take();
-                    waker.take()
+                    waiter.take()
                 } else {
                     None
                 }
@@ -140,8 +141,8 @@ impl Waits {
         };
         drop(waits);
         drop(ended);
-        if let Some(waker) = waker {
-            waker.wake();
+        if let Some(waiter) = waiter {
+            tasks.wake(waiter);
         }
     }
 
@@ -263,12 +264,15 @@ impl Future for Perform {
             PerformState::New(operation) => this.begin(operation, context),
             PerformState::Waiting { wait, id, on_drop } => {
                 let mut waits = this.core.waits.entries.borrow_mut();
-                let Wait::One { waker, event } = &mut waits[wait as usize].wait else {
+                let Wait::One { waiter, event } = &mut waits[wait as usize].wait else {
                     unreachable!("a single operation waits for one event")
                 };
                 let Some(event) = event.take() else {
-                    set_waker(waker, context);
+                    let before = waiter.replace(this.core.tasks.waiter(context));
                     this.state = PerformState::Waiting { wait, id, on_drop };
+                    // What drops with a waker of somebody else's may come back here.
+                    drop(waits);
+                    drop(before);
                     return Poll::Pending;
                 };
                 drop(waits);
@@ -320,8 +324,8 @@ impl Perform {
         }
         let job = core.job_id();
         let on_drop = operation.on_drop();
-        let waker = Some(context.waker().clone());
-        let wait = core.waits.begin(Wait::One { waker, event: None }, job);
+        let waiter = Some(core.tasks.waiter(context));
+        let wait = core.waits.begin(Wait::One { waiter, event: None }, job);
         match core.accept(operation, Token { handler: TASKS, tag: wait }, job) {
             Ok(id) => {
                 core.waits.begin_in(wait, scope, id);
@@ -359,8 +363,8 @@ impl PerformChain {
         }
         let (length, job) = (chain.length(), core.job_id());
         let missing = u32::try_from(length).expect("a chain is short");
-        let (waker, events) = (Some(context.waker().clone()), Vec::with_capacity(length));
-        let wait = core.waits.begin(Wait::Pending { waker, missing, events }, job);
+        let (waiter, events) = (Some(core.tasks.waiter(context)), Vec::with_capacity(length));
+        let wait = core.waits.begin(Wait::Pending { waiter, missing, events }, job);
         match core.accept_chain(chain, Token { handler: TASKS, tag: wait }, job) {
             Ok(id) => {
                 core.waits.begin_in(wait, scope, id);
@@ -387,13 +391,15 @@ impl Future for PerformChain {
                 Poll::Pending
             }
             ChainState::Waiting { wait, id } => {
-                if let Wait::Pending { waker, missing: 1.., .. } =
-                    &mut this.core.waits.entries.borrow_mut()[wait as usize].wait
-                {
-                    set_waker(waker, context);
+                let mut waits = this.core.waits.entries.borrow_mut();
+                if let Wait::Pending { waiter, missing: 1.., .. } = &mut waits[wait as usize].wait {
+                    let before = waiter.replace(this.core.tasks.waiter(context));
                     this.state = ChainState::Waiting { wait, id };
+                    drop(waits);
+                    drop(before);
                     return Poll::Pending;
                 }
+                drop(waits);
                 match this.core.waits.end(wait) {
                     Wait::Pending { events, .. } => Poll::Ready(events),
                     _ => unreachable!("a chain waits for several events"),
@@ -408,13 +414,5 @@ impl Drop for PerformChain {
     fn drop(&mut self) {
         let ChainState::Waiting { wait, id } = self.state else { return };
         self.core.abandon(wait, id, OnDrop::Detach);
-    }
-}
-
-/// Has the task woken that polls now. It mostly is the one that polled before.
-fn set_waker(waker: &mut Option<Waker>, context: &Context<'_>) {
-    match waker {
-        Some(waker) => waker.clone_from(context.waker()),
-        None => *waker = Some(context.waker().clone()),
     }
 }
