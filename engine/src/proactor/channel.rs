@@ -9,7 +9,8 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 
 use super::permits::{Permits, Ticket};
 
@@ -82,6 +83,15 @@ pub struct Send<'a, T> {
     ticket: Option<Ticket>,
 }
 
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
 struct Shared<T>(Mutex<State<T>>);
 
 struct State<T> {
@@ -102,6 +112,22 @@ impl<T> Sender<T> {
     /// Gives it back when nobody receives any more.
     pub fn send(&self, item: T) -> Send<'_, T> {
         Send { shared: &self.0, item: Some(item), ticket: None }
+    }
+
+    /// Sends an item from a thread that has no proactor; blocks it while the channel is full.
+    ///
+    /// # Errors
+    ///
+    /// Gives it back when nobody receives any more.
+    pub fn send_blocking(&self, item: T) -> Result<(), Closed<T>> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut send = self.send(item);
+        loop {
+            match Pin::new(&mut send).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(sent) => return sent,
+                Poll::Pending => thread::park(),
+            }
+        }
     }
 
     /// Sends an item if there is room.

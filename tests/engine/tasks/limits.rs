@@ -174,6 +174,25 @@ fn shards_send_each_other_all_and_in_order() {
 }
 
 #[test]
+fn a_thread_without_a_proactor_sends_and_waits_for_room() {
+    let _hold = machine::shared();
+    for setting in settings(8).into_iter().filter(|setting| setting.world.is_none()) {
+        let (sender, mut receiver) = channel(1);
+        let other = thread::spawn(move || {
+            (0..1000).for_each(|number| sender.send_blocking(number).unwrap());
+            sender
+        });
+        setting.proactor.block_on(async {
+            for want in 0..1000 {
+                assert_eq!(receiver.receive().await, Some(want), "{}", setting.name);
+            }
+        });
+        drop(receiver);
+        assert_eq!(other.join().unwrap().send_blocking(1), Err(Closed(1)));
+    }
+}
+
+#[test]
 fn a_semaphore_bounds_several_threads_together() {
     let _hold = machine::shared();
     let (limit, now) = (Semaphore::new(2), Arc::new(AtomicUsize::new(0)));
