@@ -142,7 +142,7 @@ pub(crate) fn wait_in_slot(tasks: &TaskInitiator, duration: Duration) -> Perform
 }
 
 /// What a panic of a test said.
-pub(crate) fn message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn message(panic: &(dyn std::any::Any + std::marker::Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::Core;
-use crate::operation::{CompletionEvent, End, Operation};
+use crate::operation::{CompletionEvent, End, Operation, Part};
 use crate::processor::{self, Counters};
 
 /// What a proactor has done and is doing. Made by [`super::Proactor::stats`].
@@ -62,8 +62,11 @@ impl Counts {
 
     #[inline]
     pub(super) fn on_complete(&self, event: &CompletionEvent) {
-        if let End::Last(operation) = &event.end {
-            self.end(operation, event.result.unwrap_or(0));
+        match &event.end {
+            End::Last(operation) => self.end(operation, event.result.unwrap_or(0)),
+            End::More(Part::Bytes(_)) => add(&self.bytes_read, event.result.unwrap_or(0).into()),
+            // A send whose buffer is still out ends with its number once more.
+            End::More(_) => {}
         }
     }
 

@@ -145,7 +145,7 @@ impl Program {
     /// Waits for a task for a while: it may have panicked, or wait for what was forgotten.
     async fn wait_for<T>(&self, handle: &JoinHandle<T>) {
         for _ in 0..self.below(20) {
-            if handle.is_over() {
+            if handle.is_finished() {
                 return;
             }
             self.tasks.sleep(self.moment()).await;
@@ -258,7 +258,7 @@ impl Program {
         let patience = Duration::from_secs(10);
         let has_ended = self.tasks.timeout(patience, scope.ended()).await.is_ok();
         assert!(has_ended || self.has_forgotten(), "a scope that was stopped ends");
-        assert!(handle.is_over() || !has_ended);
+        assert!(handle.is_finished() || !has_ended);
     }
 
     async fn retry(self: Rc<Self>, level: u32) {
@@ -323,7 +323,7 @@ impl CompletionHandler for Reads {
 fn run_to_the_end(setting: &Setting, handles: &[JoinHandle<()>]) {
     let tasks = setting.proactor.initiator();
     let all_over = || async {
-        let is_over = || handles.iter().all(JoinHandle::is_over);
+        let is_over = || handles.iter().all(JoinHandle::is_finished);
         while !(is_over() && setting.proactor.stats().tasks == 0) {
             tasks.sleep(Duration::from_micros(50)).await;
         }
