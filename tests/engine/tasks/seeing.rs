@@ -1,15 +1,16 @@
 //! What users see: counters, jobs in traces, slow and blocked handlers.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use nix::libc;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use ucp_engine::operation::{Chain, File, Handle, Operation, Read};
 use ucp_engine::proactor::TaskInitiator;
@@ -103,12 +104,16 @@ fn what_a_dropped_processor_leaks_is_counted() {
     std::io::Write::write_all(&mut writer, b"x").unwrap();
 }
 
-/// Keeps what it is told, as text.
-#[derive(Clone, Default)]
-struct Told {
-    lines: Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>,
-    spans: Arc<AtomicU64>,
+type Line = BTreeMap<&'static str, String>;
+
+thread_local! {
+    /// What this thread is told, as text; none if it does not want to know.
+    static LINES: RefCell<Option<Vec<Line>>> = const { RefCell::new(None) };
 }
+
+/// One for the whole process, since interest in what is told is: a subscriber that comes and goes
+/// with a test may be forgotten while another thread meets the same event first.
+struct Told;
 
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
 
@@ -118,16 +123,24 @@ impl Visit for Fields<'_> {
     }
 }
 
+fn keep(line: Line) {
+    LINES.with_borrow_mut(|lines| lines.iter_mut().for_each(|lines| lines.push(line.clone())));
+}
+
 impl Subscriber for Told {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("ucp_engine")
+        metadata.target().starts_with("ucp_engine") && LINES.with_borrow(Option::is_some)
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut line = BTreeMap::from([("span", span.metadata().name().to_owned())]);
         span.record(&mut Fields(&mut line));
-        self.lines.lock().unwrap().push(line);
-        Id::from_u64(1 + self.spans.fetch_add(1, Ordering::Relaxed))
+        keep(line);
+        Id::from_u64(1)
     }
 
     fn record(&self, _: &Id, _: &Record<'_>) {}
@@ -137,7 +150,7 @@ impl Subscriber for Told {
     fn event(&self, event: &Event<'_>) {
         let mut line = BTreeMap::new();
         event.record(&mut Fields(&mut line));
-        self.lines.lock().unwrap().push(line);
+        keep(line);
     }
 
     fn enter(&self, _: &Id) {}
@@ -147,9 +160,11 @@ impl Subscriber for Told {
 
 /// How often each message came with each job, of what was told while `act` ran.
 fn messages(act: impl FnOnce()) -> BTreeMap<(u64, String), u32> {
-    let told = Told::default();
-    tracing::subscriber::with_default(told.clone(), act);
-    let lines = told.lines.lock().unwrap();
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| tracing::subscriber::set_global_default(Told).unwrap());
+    LINES.set(Some(Vec::new()));
+    act();
+    let lines = LINES.take().unwrap();
     let mut counts = BTreeMap::new();
     for line in lines.iter().filter(|line| line.contains_key("message")) {
         let job = line["job"].parse().unwrap();
