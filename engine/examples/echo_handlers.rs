@@ -8,7 +8,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use ucp_engine::buffer::{Lease, ReceivePool};
-use ucp_engine::operation::{AcceptMany, End, OperationId, Part, ReceiveMany, Send, Socket};
+use ucp_engine::operation::{
+    AcceptMany, Cause, End, OperationError, OperationId, Part, ReceiveMany, Send, Socket,
+};
 use ucp_engine::processor::{Configuration, EngineChoice};
 use ucp_engine::{
     CompletionEvent, CompletionHandler, Error, ErrorKind, Initiator, Operation, Proactor,
@@ -68,12 +70,18 @@ struct Echo {
 
 struct Connection {
     socket: Socket,
-    receiving: OperationId,
+    /// None while nothing is received.
+    receiving: Option<OperationId>,
     /// What waits behind the piece that is being sent.
     queue: VecDeque<Lease>,
-    is_receiving: bool,
     is_sending: bool,
+    /// There is more to be received: it only paused.
+    has_more: bool,
 }
+
+/// So many pieces may wait for a peer that does not read: then its own have to wait, and the buffers are
+/// there for others.
+const QUEUE_MAX: usize = 8;
 
 /// Operations are told apart by their tags: a connection's number, and what it does.
 const LISTENER: u32 = u32::MAX;
@@ -88,7 +96,7 @@ impl CompletionHandler for Echo {
     }
 
     fn on_complete(&mut self, event: CompletionEvent, initiator: &mut Initiator<'_>) -> Result<()> {
-        let (number, what) = (event.token.tag / 2, event.token.tag % 2);
+        let number = event.token.tag / 2;
         match event.end {
             End::More(Part::Socket(socket)) => self.on_accept_complete(socket, initiator),
             End::Last(Operation::AcceptMany(_)) if self.left == 0 => Ok(()),
@@ -104,11 +112,7 @@ impl CompletionHandler for Echo {
                 }
                 result => self.on_send_complete(number, result.is_ok(), initiator),
             },
-            _ => {
-                assert_eq!(what, RECEIVE, "sends are dealt with");
-                self.on_stream_end(number);
-                Ok(())
-            }
+            _ => self.on_receive_end(number, event.result, initiator),
         }
     }
 
@@ -130,15 +134,21 @@ impl Echo {
             self.connections.push(None);
             u32::try_from(self.connections.len() - 1).expect("slots are fewer")
         });
-        let receive = ReceiveMany { socket: socket.clone(), pool: self.pool.clone() };
-        let receiving = start(initiator, receive, number * 2 + RECEIVE)?;
         self.connections[number as usize] = Some(Connection {
             socket,
-            receiving,
+            receiving: None,
             queue: VecDeque::new(),
-            is_receiving: true,
             is_sending: false,
+            has_more: true,
         });
+        self.receive(number, initiator)
+    }
+
+    fn receive(&mut self, number: u32, initiator: &mut Initiator<'_>) -> Result<()> {
+        let pool = self.pool.clone();
+        let connection = self.connection(number);
+        let receive = ReceiveMany { socket: connection.socket.clone(), pool };
+        connection.receiving = Some(start(initiator, receive, number * 2 + RECEIVE)?);
         Ok(())
     }
 
@@ -151,6 +161,9 @@ impl Echo {
         let connection = self.connection(number);
         if connection.is_sending {
             connection.queue.push_back(bytes);
+            if let (QUEUE_MAX, Some(receiving)) = (connection.queue.len(), connection.receiving) {
+                initiator.cancel(receiving);
+            }
             return Ok(());
         }
         let send = Send::new(&connection.socket, bytes);
@@ -168,37 +181,49 @@ impl Echo {
         if !is_sent {
             // The peer has gone. Nobody reads what it would be sent.
             connection.queue.clear();
-            initiator.cancel(connection.receiving);
+            connection.has_more = false;
+            connection.receiving.into_iter().for_each(|receiving| initiator.cancel(receiving));
         }
         match connection.queue.pop_front() {
             Some(bytes) => {
                 let send = Send::new(&connection.socket, bytes);
                 self.send(number, send, initiator)
             }
-            None => {
-                self.close_if_done(number);
-                Ok(())
-            }
+            None => self.go_on_or_close(number, initiator),
         }
     }
 
-    fn on_stream_end(&mut self, number: u32) {
-        self.connection(number).is_receiving = false;
-        self.close_if_done(number);
+    fn on_receive_end(
+        &mut self,
+        number: u32,
+        result: std::result::Result<u32, OperationError>,
+        initiator: &mut Initiator<'_>,
+    ) -> Result<()> {
+        let connection = self.connection(number);
+        connection.receiving = None;
+        let has_paused = result.is_err_and(|error| error.cause == Cause::Cancelled);
+        connection.has_more &= has_paused;
+        self.go_on_or_close(number, initiator)
+    }
+
+    /// Goes on receiving once everything is sent; or closes the connection by forgetting it.
+    fn go_on_or_close(&mut self, number: u32, initiator: &mut Initiator<'_>) -> Result<()> {
+        let connection = self.connection(number);
+        if connection.is_sending || connection.receiving.is_some() {
+            return Ok(());
+        }
+        if connection.has_more {
+            return self.receive(number, initiator);
+        }
+        self.connections[number as usize] = None;
+        self.free.push(number);
+        Ok(())
     }
 
     fn send(&mut self, number: u32, send: Send, initiator: &mut Initiator<'_>) -> Result<()> {
         self.connection(number).is_sending = true;
         start(initiator, send, number * 2 + SEND)?;
         Ok(())
-    }
-
-    fn close_if_done(&mut self, number: u32) {
-        let connection = self.connection(number);
-        if !connection.is_receiving && !connection.is_sending {
-            self.connections[number as usize] = None;
-            self.free.push(number);
-        }
     }
 
     fn connection(&mut self, number: u32) -> &mut Connection {

@@ -1,4 +1,4 @@
-//! An io_uring storage I/O engine built on the Proactor pattern.
+//! An io_uring engine for files and sockets, built on the Proactor pattern.
 //!
 //! A program starts **operations** ([`Operation`]), an [`OperationProcessor`] performs them while
 //! the program goes on, and each ends in a [`CompletionEvent`] that hands everything back: the
@@ -7,7 +7,8 @@
 //!
 //! Three processors give the same answers: [`processor::KernelProcessor`] is io_uring,
 //! [`processor::ThreadProcessor`] works where io_uring is blocked, and
-//! [`processor::SimulatedProcessor`] plays files in memory, with faults, from a seed.
+//! [`processor::SimulatedProcessor`] plays files and a network in memory, with faults, from a
+//! seed.
 //!
 //! # Examples
 //!

@@ -178,3 +178,5 @@ const _: () = assert!(HUGE_PAGE_BYTES.is_multiple_of(BUFFER_ALIGNMENT_BYTES));
 const _: () = assert!(BATCH_ALONE_MAX < BATCH_FILES_MAX && BATCH_FILES_MAX < BATCH_DESCRIPTORS_MAX);
 const _: () = assert!(BATCH_FILE_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(HELPER_THREADS_DEFAULT <= HELPER_THREADS_MAX);
+const _: () = assert!(ACCEPTED_MAX <= BACKLOG_DEFAULT as usize, "more wait in the kernel");
+const _: () = assert!(RECEIVE_BLOCKS_MAX <= u16::MAX as u32, "the kernel counts them in 16 bits");

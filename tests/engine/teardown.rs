@@ -384,6 +384,7 @@ fn an_accepted_connection_that_nobody_takes_is_closed() {
         assert!(events.iter().all(|event| matches!(event.end, End::More(Part::Socket(_)))));
         drop(events);
         for client in &mut clients {
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "the event's socket is closed");
         }
         // These the drop of the processor finds, accepted or not.
