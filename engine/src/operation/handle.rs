@@ -242,6 +242,12 @@ impl Handle {
         self.is_uncached
     }
 
+    /// A socket, to be closed or watched. Not for everybody: data is moved by operations of its own,
+    /// which wait where reading a file would not.
+    pub(crate) fn of_socket(socket: Socket) -> Self {
+        Self { descriptor: socket.0, is_uncached: false }
+    }
+
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.descriptor
     }
@@ -294,18 +300,6 @@ impl From<File> for Handle {
 impl From<&File> for Handle {
     fn from(file: &File) -> Self {
         file.clone().into()
-    }
-}
-
-impl From<Socket> for Handle {
-    fn from(socket: Socket) -> Self {
-        Self { descriptor: socket.0, is_uncached: false }
-    }
-}
-
-impl From<&Socket> for Handle {
-    fn from(socket: &Socket) -> Self {
-        Self { descriptor: Arc::clone(&socket.0), is_uncached: false }
     }
 }
 

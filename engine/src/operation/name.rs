@@ -203,7 +203,7 @@ impl Close {
     /// Closes a socket.
     #[must_use]
     pub fn socket(socket: Socket) -> Self {
-        Self { handle: Some(socket.into()) }
+        Self { handle: Some(Handle::of_socket(socket)) }
     }
 
     /// Empties a slot of the table of registered files.

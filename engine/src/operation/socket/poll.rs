@@ -27,7 +27,7 @@ impl Poll {
     /// Waits for a socket.
     #[must_use]
     pub fn socket(socket: &Socket, events: PollEvents) -> Self {
-        Self { handle: socket.into(), events }
+        Self { handle: Handle::of_socket(socket.clone()), events }
     }
 
     /// Waits for a file: a pipe, an eventfd.
