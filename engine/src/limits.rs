@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::units::{KIB, MIB};
 
 /// Operations that one processor keeps at a time: what a ring takes at the most. Each slot costs
-/// about 800 bytes.
+/// about 700 bytes.
 pub const SLOTS_MAX: u32 = 1 << 15;
 /// Fewer would have no room for a chain.
 pub const SLOTS_MIN: u32 = 4;

@@ -38,6 +38,59 @@ fn what_is_echoed_is_what_was_sent() {
     }
 }
 
+/// Whoever waits for whatever when the proactor is dropped: no socket is open afterwards, and no buffer
+/// out.
+#[test]
+fn an_echo_that_is_dropped_halfway_leaves_nothing() {
+    for seed in 0..variable("UCP_SIMULATIONS").unwrap_or(SIMULATIONS) / 10 {
+        let mut random = Random::new(seed);
+        let world = SimulatedWorld::new();
+        let plan = FaultPlan::none().with_network_swarm(seed);
+        let (processor, record) =
+            (SimulatedProcessor::new(seed, 24, &world, plan), FaultRecord::default());
+        let proactor = Proactor::new(Box::new(processor));
+        let initiator = proactor.initiator();
+        let address: SocketAddr = "10.0.0.1:7".parse().unwrap();
+        let listener = proactor.block_on(initiator.listen(address)).unwrap();
+        let pool = initiator.receive_pool(3, 16).unwrap();
+        let server = serve(initiator.clone(), listener, pool.clone());
+        initiator.spawn(server).unwrap();
+        for _ in 0..3 {
+            let random = Random::new(random.next());
+            let client = Client { random, address, record: record.clone() };
+            let initiator = initiator.clone();
+            let run = async move { drop(client.run(&initiator).await) };
+            proactor.initiator().spawn(run).unwrap();
+        }
+        for _ in 0..random.below(300) {
+            // All may wait for ever, once something broke.
+            if proactor.turn(std::time::Duration::from_micros(10)).is_err() {
+                break;
+            }
+        }
+        drop((proactor, initiator));
+        assert_eq!(pool.on_loan(), 0, "seed {seed}");
+        assert_eq!(world.open_descriptors(), 0, "seed {seed}: {:?}", world.open_files());
+    }
+}
+
+/// Echoes what comes, each connection in a task.
+async fn serve(initiator: TaskInitiator, listener: Socket, pool: ReceivePool) {
+    let mut incoming = initiator.accept_many(&listener);
+    while let Some(Ok(socket)) = incoming.next().await {
+        let (own, pool) = (initiator.clone(), pool.clone());
+        let echo = async move {
+            let mut pieces = own.receive_many(&socket, &pool);
+            while let Some(Ok(piece)) = pieces.next().await {
+                if own.send_all_zero_copy(&socket, piece).await.0.is_err() {
+                    return;
+                }
+            }
+        };
+        drop(initiator.spawn(echo));
+    }
+}
+
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }

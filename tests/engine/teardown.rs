@@ -324,7 +324,7 @@ fn drop_waits_for_sockets_and_disk_in_flight() {
     let scratch = scratch::directory();
     let path = scratch.path().join("file");
     let file = direct_file(&path);
-    for mut processor in cancellers() {
+    for mut processor in processors() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let listener = Socket::from_fd(listener.into());

@@ -232,6 +232,9 @@ impl KernelProcessor {
     /// Gives operations on sockets back to the ring, as far as they can go on.
     fn rearm(&mut self) {
         self.groups.offer();
+        if self.unarmed.is_empty() {
+            return;
+        }
         for id in mem::take(&mut self.unarmed) {
             let Some(index) = self.slots.find(id) else { continue };
             if self.slots.entry(index).cancel_requested {
