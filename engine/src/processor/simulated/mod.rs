@@ -1,4 +1,5 @@
-//! The simulated processor: files in memory, virtual time, faults on demand, all from one seed.
+//! The simulated processor: files and a network in memory, virtual time, faults on demand, all from one
+//! seed.
 //!
 //! It gives the answers that the kernel gives, for the same reasons, in an order that the seed
 //! decides. Data moves when an operation completes and through the address that the buffer had when
