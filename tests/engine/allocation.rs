@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::libc;
 use nix::unistd::{getpid, gettid};
-use ucp_engine::buffer::{BufferPool, Lease};
+use ucp_engine::buffer::{Buffer, BufferPool, Lease};
 use ucp_engine::operation::*;
 use ucp_engine::processor::{KernelProcessor, ThreadProcessor};
 use ucp_engine::{Operation, OperationProcessor};
@@ -79,6 +79,68 @@ fn reads_and_writes_allocate_nothing() {
     for processor in ["io_uring", "4 threads", "no threads"] {
         let this = "allocation::reads_and_writes_allocate_nothing";
         assert_eq!(child::run(this, processor, &[]), "none", "{processor}");
+    }
+}
+
+#[test]
+fn an_echo_allocates_nothing() {
+    if let Some(setting) = child::setting() {
+        let mut processor: Box<dyn OperationProcessor> = match setting.as_str() {
+            "io_uring" => Box::new(KernelProcessor::new(64, 2).unwrap()),
+            _ => Box::new(ThreadProcessor::new(0, 64)),
+        };
+        let mut echo = Echo::new(&mut *processor);
+        echo.exchange(&mut *processor, 1_000);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        echo.exchange(&mut *processor, 10_000);
+        return child::tell(&(ALLOCATIONS.load(Ordering::Relaxed) - before).to_string());
+    }
+    require_io_uring!();
+    for processor in ["io_uring", "threads"] {
+        let this = "allocation::an_echo_allocates_nothing";
+        assert_eq!(child::run(this, processor, &[]), "0", "{processor}");
+    }
+}
+
+/// A connection with both its ends: one sends back what it receives.
+struct Echo {
+    client: Socket,
+    server: Socket,
+    events: CompletionEventQueue,
+}
+
+impl Echo {
+    fn new(processor: &mut dyn OperationProcessor) -> Self {
+        let (client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (client, server) = (Socket::from_fd(client.into()), Socket::from_fd(server.into()));
+        let pool = processor.receive_pool(8, 64).unwrap();
+        let receive = ReceiveMany { socket: server.clone(), pool };
+        processor.accept(receive.into(), Token::default()).unwrap();
+        let send = Send::new(&client, vec![7; 64]);
+        processor.accept(send.into(), Token::default()).unwrap();
+        Self { client, server, events: CompletionEventQueue::default() }
+    }
+
+    fn exchange(&mut self, processor: &mut dyn OperationProcessor, count: u32) {
+        let mut received = 0;
+        while received < count {
+            processor.submit_and_wait(1, None, &mut self.events).unwrap();
+            while let Some(event) = self.events.pop() {
+                let next: Operation = match event.end {
+                    End::More(Part::Bytes(lease)) => Send::new(&self.server, lease).into(),
+                    // What the client sent comes back into the same buffer.
+                    End::Last(Operation::Send(Send {
+                        buffer: buffer @ Buffer::Vec(_), ..
+                    })) => Receive::new(&self.client, buffer).into(),
+                    End::Last(Operation::Receive(receive)) => {
+                        received += 1;
+                        Send::new(&self.client, receive.buffer).into()
+                    }
+                    _ => continue,
+                };
+                processor.accept(next, Token::default()).unwrap();
+            }
+        }
     }
 }
 
