@@ -27,6 +27,16 @@ pub(crate) struct Arena {
 #[derive(Debug)]
 pub(crate) struct Block(NonZeroU32);
 
+// SAFETY: the mapping belongs to the process and to no thread, and whoever drops the arena last unmaps
+// it. `start` is not shared with anything outside.
+unsafe impl Send for Arena {}
+
+// SAFETY: through `&Arena` bytes are reached with a `Block` only. Each block exists once (`blocks` is
+// called once, and a block can't be cloned) and blocks do not overlap, so two threads at a time have
+// references to the same bytes only if both borrow one block, and then shared: to change bytes takes
+// `&mut Block`.
+unsafe impl Sync for Arena {}
+
 impl Arena {
     /// Maps room for `count` blocks of `block_bytes` each.
     pub(crate) fn new(count: u32, block_bytes: u32) -> Result<Self, Errno> {

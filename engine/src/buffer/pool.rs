@@ -1,17 +1,18 @@
 //! A pool of blocks: what is on loan comes back when it is dropped.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Arena;
 use super::arena::Block;
 use crate::error::Errno;
 
-/// A bounded number of blocks of one size, in one arena. Clones share it.
+/// A bounded number of blocks of one size, in one arena. Clones share it, on any thread: who reads a
+/// block and who works on what is in it may be two.
 #[derive(Clone, Debug)]
-pub struct BufferPool(Rc<Pool>);
+pub struct BufferPool(Arc<Pool>);
 
 /// A ring, by a number of its own, and the index of a buffer that is registered with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,18 +23,18 @@ pub(crate) struct Registered {
 
 #[derive(Debug)]
 struct Pool {
-    arena: Rc<Arena>,
-    free: RefCell<Vec<Block>>,
+    arena: Arc<Arena>,
+    free: Mutex<Vec<Block>>,
     count: u32,
     block_bytes: u32,
-    on_loan: Cell<u32>,
+    on_loan: AtomicU32,
     /// The ring that knows the arena, if one does, and its number for it.
     registered: Option<Registered>,
 }
 
 /// A block on loan. Its bytes belong to whoever holds it; dropping it gives it back.
 pub struct Lease {
-    pool: Rc<Pool>,
+    pool: Arc<Pool>,
     block: Option<Block>,
     /// How many of the block's bytes: all of them, or as many as were received.
     length: u32,
@@ -52,14 +53,14 @@ pub struct ReceivePool {
 
 impl BufferPool {
     pub(crate) fn new(
-        arena: Rc<Arena>,
+        arena: Arc<Arena>,
         count: u32,
         block_bytes: u32,
         registered: Option<Registered>,
     ) -> Self {
-        let free = RefCell::new(arena.blocks(count));
-        let on_loan = Cell::new(0);
-        Self(Rc::new(Pool { arena, free, count, block_bytes, on_loan, registered }))
+        let free = Mutex::new(arena.blocks(count));
+        let on_loan = AtomicU32::new(0);
+        Self(Arc::new(Pool { arena, free, count, block_bytes, on_loan, registered }))
     }
 
     /// A pool of `count` blocks of `block_bytes` each that no ring knows.
@@ -68,20 +69,20 @@ impl BufferPool {
     ///
     /// `ENOMEM` if there is no room for them.
     pub fn unregistered(count: u32, block_bytes: u32) -> Result<Self, Errno> {
-        let arena = Rc::new(Arena::new(count, block_bytes)?);
+        let arena = Arc::new(Arena::new(count, block_bytes)?);
         Ok(Self::new(arena, count, block_bytes, None))
     }
 
     /// Takes a block; none if all are on loan. What is in it is left over from before.
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
-        let block = self.0.free.borrow_mut().pop()?;
+        let block = self.0.free().pop()?;
         Some(self.lend(block))
     }
 
     fn lend(&self, block: Block) -> Lease {
-        self.0.on_loan.set(self.0.on_loan.get() + 1);
-        Lease { pool: Rc::clone(&self.0), block: Some(block), length: self.0.block_bytes }
+        self.0.on_loan.fetch_add(1, Ordering::Relaxed);
+        Lease { pool: Arc::clone(&self.0), block: Some(block), length: self.0.block_bytes }
     }
 
     /// The size of each block.
@@ -93,13 +94,19 @@ impl BufferPool {
     /// How many blocks can be taken now.
     #[must_use]
     pub fn available(&self) -> usize {
-        self.0.free.borrow().len()
+        self.0.free().len()
     }
 
     /// Whether a ring knows the memory, so that operations on it skip mapping it.
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.0.registered.is_some()
+    }
+}
+
+impl Pool {
+    fn free(&self) -> MutexGuard<'_, Vec<Block>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,7 +127,7 @@ impl ReceivePool {
     /// A pool whose blocks a ring of `group` gives to what it receives, or else whoever attempts to
     /// receive.
     pub(crate) fn new(
-        arena: Rc<Arena>,
+        arena: Arc<Arena>,
         count: u32,
         block_bytes: u32,
         group: Option<Registered>,
@@ -143,7 +150,7 @@ impl ReceivePool {
     /// How many blocks are with those who received into them.
     #[must_use]
     pub fn on_loan(&self) -> u32 {
-        self.pool.0.on_loan.get()
+        self.pool.0.on_loan.load(Ordering::Relaxed)
     }
 
     /// The group of a ring that its blocks belong to, if they do.
@@ -151,13 +158,13 @@ impl ReceivePool {
         self.group
     }
 
-    pub(crate) fn arena(&self) -> &Rc<Arena> {
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
         &self.pool.0.arena
     }
 
     /// Whether a block is free and not given to a ring.
     pub(crate) fn has_free(&self) -> bool {
-        !self.pool.0.free.borrow().is_empty()
+        !self.pool.0.free().is_empty()
     }
 
     /// Takes a free block to receive into; none if there is none.
@@ -167,7 +174,7 @@ impl ReceivePool {
 
     /// Takes a free block to give it to a ring.
     pub(crate) fn take_block(&self) -> Option<Block> {
-        self.pool.0.free.borrow_mut().pop()
+        self.pool.0.free().pop()
     }
 
     /// Makes a block that a ring has filled a lease of `length` bytes.
@@ -177,7 +184,7 @@ impl ReceivePool {
 
     /// Takes a block back that a ring has not used.
     pub(crate) fn put_back(&self, block: Block) {
-        self.pool.0.free.borrow_mut().push(block);
+        self.pool.0.free().push(block);
     }
 }
 
@@ -200,8 +207,8 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.free.borrow_mut().extend(self.block.take());
-        self.pool.on_loan.set(self.pool.on_loan.get() - 1);
+        self.pool.free().extend(self.block.take());
+        self.pool.on_loan.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -231,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_was_received_into_is_as_long_as_what_came() {
-        let arena = Rc::new(Arena::new(2, 4096).unwrap());
+        let arena = Arc::new(Arena::new(2, 4096).unwrap());
         let pool = ReceivePool::new(arena, 2, 4096, None);
         let block = pool.take_block().unwrap();
         assert_eq!(pool.on_loan(), 0, "a ring has it, and nobody else");

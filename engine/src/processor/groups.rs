@@ -9,7 +9,7 @@
 
 #![allow(unsafe_code, reason = "a home of unsafe: memory that the kernel uses")]
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::buffer::{Arena, Block, Lease, ReceivePool, Registered};
 use crate::error::Errno;
@@ -37,7 +37,7 @@ impl Groups {
         &mut self,
         kernel: &Ring,
         ring: u64,
-        (arena, count, block_bytes): (Rc<Arena>, u32, u32),
+        (arena, count, block_bytes): (Arc<Arena>, u32, u32),
     ) -> ReceivePool {
         let Ok(buffers) = self.register(kernel, count) else {
             return ReceivePool::new(arena, count, block_bytes, None);

@@ -8,7 +8,6 @@
 use std::iter;
 use std::mem::{self, ManuallyDrop};
 use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ pub struct KernelProcessor {
     ring: ManuallyDrop<Ring>,
     slots: ManuallyDrop<Slots>,
     /// Memory that the ring knows; kept until the ring is closed.
-    arenas: ManuallyDrop<Vec<Rc<Arena>>>,
+    arenas: ManuallyDrop<Vec<Arc<Arena>>>,
     /// Memory that the ring takes when something is received.
     groups: ManuallyDrop<Groups>,
     helpers: Helpers,
@@ -657,7 +656,7 @@ impl OperationProcessor for KernelProcessor {
     }
 
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
-        let arena = Rc::new(Arena::new(count, block_bytes)?);
+        let arena = Arc::new(Arena::new(count, block_bytes)?);
         let mut registered = None;
         if !self.has_registered_buffer {
             // SAFETY: `arenas` keeps the mapping until `Drop` has drained and closed the ring, or
@@ -667,7 +666,7 @@ impl OperationProcessor for KernelProcessor {
             if result.is_ok() {
                 self.has_registered_buffer = true;
                 registered = Some(Registered { ring: self.identity.0, index: 0 });
-                self.arenas.push(Rc::clone(&arena));
+                self.arenas.push(Arc::clone(&arena));
             }
         }
         Ok(BufferPool::new(arena, count, block_bytes, registered))

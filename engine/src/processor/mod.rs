@@ -17,7 +17,6 @@ mod timers;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 
 pub use kernel::KernelProcessor;
@@ -207,9 +206,9 @@ pub struct Counters {
 }
 
 /// Memory for the blocks of a pool that sockets receive into, if they are not too many.
-fn receive_arena(count: u32, block_bytes: u32) -> Result<Rc<Arena>, Errno> {
+fn receive_arena(count: u32, block_bytes: u32) -> Result<Arc<Arena>, Errno> {
     let is_right = (1..=RECEIVE_BLOCKS_MAX).contains(&count) && block_bytes > 0;
-    if is_right { Arena::new(count, block_bytes).map(Rc::new) } else { Err(Errno::EINVAL) }
+    if is_right { Arena::new(count, block_bytes).map(Arc::new) } else { Err(Errno::EINVAL) }
 }
 
 /// Ends another thread's wait.

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::iter;
 use std::mem;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -504,7 +503,7 @@ impl OperationProcessor for ThreadProcessor {
     }
 
     fn buffer_pool(&mut self, count: u32, block_bytes: u32) -> Result<BufferPool, Errno> {
-        let arena = Rc::new(Arena::new(count, block_bytes)?);
+        let arena = Arc::new(Arena::new(count, block_bytes)?);
         Ok(BufferPool::new(arena, count, block_bytes, None))
     }
 

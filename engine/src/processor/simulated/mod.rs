@@ -29,7 +29,6 @@ mod world;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -609,26 +608,26 @@ impl OperationProcessor for SimulatedProcessor {
 
 /// An arena that nobody uses any more, or a new one: to map and touch a huge page takes longer than
 /// a whole simulation.
-fn arena(count: u32, block_bytes: u32) -> Result<Rc<Arena>, Errno> {
+fn arena(count: u32, block_bytes: u32) -> Result<Arc<Arena>, Errno> {
     /// Arenas that one thread keeps.
     const ARENAS_MAX: usize = 8;
 
     thread_local! {
-        static ARENAS: RefCell<Vec<(u32, u32, Rc<Arena>)>> = const { RefCell::new(Vec::new()) };
+        static ARENAS: RefCell<Vec<(u32, u32, Arc<Arena>)>> = const { RefCell::new(Vec::new()) };
     }
     ARENAS.with_borrow_mut(|arenas| {
         // Pools and leases own the arena: while one of them lives, it is in use.
-        let is_free = |it: &&(u32, u32, Rc<Arena>)| {
-            (it.0, it.1) == (count, block_bytes) && Rc::strong_count(&it.2) == 1
-        };
-        if let Some((_, _, arena)) = arenas.iter().find(is_free) {
-            return Ok(Rc::clone(arena));
+        for (known_count, known_bytes, arena) in arenas.iter_mut() {
+            let has_this_shape = (*known_count, *known_bytes) == (count, block_bytes);
+            if has_this_shape && Arc::get_mut(arena).is_some() {
+                return Ok(Arc::clone(arena));
+            }
         }
-        let arena = Rc::new(Arena::new(count, block_bytes)?);
+        let arena = Arc::new(Arena::new(count, block_bytes)?);
         if arenas.len() >= ARENAS_MAX {
             arenas.remove(0);
         }
-        arenas.push((count, block_bytes, Rc::clone(&arena)));
+        arenas.push((count, block_bytes, Arc::clone(&arena)));
         Ok(arena)
     })
 }
