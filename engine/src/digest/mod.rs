@@ -1,10 +1,13 @@
 //! Digests: what a few bytes say about many.
 //!
 //! A [`Hasher`] takes bytes in their order; [`Order`] brings blocks that complete out of order back
-//! into it. [`line`](Line) is how digests are written down so that `sha256sum -c` reads them.
+//! into it; a [`Tree`] needs only the digests of pieces in order. A [`Line`] is how digests are
+//! written down so that `sha256sum -c` reads them, a [`ListedDigest`] what such a line says.
 
 mod line;
+mod listed;
 mod order;
+mod tree;
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,8 +18,10 @@ use md5::{Digest as _, Md5};
 use sha2::{Sha256, Sha512};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
 
-pub use line::Line;
+pub use line::{Line, LineForm, escape_name};
+pub use listed::ListedDigest;
 pub use order::Order;
+pub use tree::{Subtree, Tree};
 
 /// A way to make a digest.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -199,11 +204,27 @@ impl fmt::Debug for Hasher {
 }
 
 impl Digest {
-    fn new(algorithm: Algorithm, bytes: &[u8]) -> Self {
+    pub(crate) fn new(algorithm: Algorithm, bytes: &[u8]) -> Self {
         assert_eq!(bytes.len(), algorithm.digest_bytes(), "a digest of {algorithm}");
         let mut all = [0; DIGEST_BYTES_MAX];
         all[..bytes.len()].copy_from_slice(bytes);
         Self { algorithm, bytes: all }
+    }
+
+    /// The digest that is written so, in digits of any case; none if it is not one of this
+    /// algorithm.
+    #[must_use]
+    pub fn from_hex(algorithm: Algorithm, digits: &[u8]) -> Option<Self> {
+        let value = |digit: u8| (digit as char).to_digit(16).and_then(|it| u8::try_from(it).ok());
+        let length = algorithm.digest_bytes();
+        if digits.len() != 2 * length {
+            return None;
+        }
+        let mut bytes = [0; DIGEST_BYTES_MAX];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            *byte = value(pair[0])? << 4 | value(pair[1])?;
+        }
+        Some(Self::new(algorithm, &bytes[..length]))
     }
 
     /// What it was made by.
