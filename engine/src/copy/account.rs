@@ -336,6 +336,8 @@ pub enum Phase {
     Verifying,
     /// It counts what came of it.
     Ending,
+    /// It reads files, for their digests.
+    Reading,
 }
 
 /// Asks a copy to stop. It drains, removes its temporaries and returns. Clones share the request.
@@ -532,6 +534,7 @@ impl fmt::Display for Phase {
             Self::Syncing => "syncing",
             Self::Verifying => "verifying",
             Self::Ending => "ending",
+            Self::Reading => "reading",
         })
     }
 }
@@ -609,7 +612,8 @@ impl Progress {
     /// What the copy is doing.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        let phases = [Phase::Copying, Phase::Syncing, Phase::Verifying, Phase::Ending];
+        let phases =
+            [Phase::Copying, Phase::Syncing, Phase::Verifying, Phase::Ending, Phase::Reading];
         let number = self.0.phase.load(Ordering::Relaxed);
         phases.into_iter().find(|phase| *phase as u8 == number).unwrap_or_default()
     }

@@ -1,8 +1,8 @@
 //! Kinds of file systems, by the magic numbers of `statfs(2)`.
 
-pub(super) const EXT4: u64 = 0xEF53;
+pub(crate) const EXT4: u64 = 0xEF53;
 pub(super) const XFS: u64 = 0x5846_5342;
-pub(super) const BTRFS: u64 = 0x9123_683E;
+pub(crate) const BTRFS: u64 = 0x9123_683E;
 pub(super) const BCACHEFS: u64 = 0xCA45_1A4E;
 pub(super) const TMPFS: u64 = 0x0102_1994;
 pub(super) const F2FS: u64 = 0xF2F5_2010;
@@ -14,7 +14,7 @@ pub(super) const SYSFS: u64 = 0x6265_6572;
 pub(super) const CONFIGFS: u64 = 0x6265_6570;
 pub(super) const CEPH: u64 = 0x00C3_6400;
 /// No file system: a block device itself. The kernel's numbers have 32 bits.
-pub(super) const BLOCK_DEVICE: u64 = 1 << 32;
+pub(crate) const BLOCK_DEVICE: u64 = 1 << 32;
 pub(super) const FAT: u64 = 0x4D44;
 pub(super) const EXFAT: u64 = 0x2011_BAB0;
 pub(super) const HFS_PLUS: u64 = 0x482B;

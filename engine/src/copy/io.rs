@@ -13,16 +13,16 @@ use crate::proactor::TaskInitiator;
 
 /// Starts operations for a copy.
 #[derive(Clone)]
-pub(super) struct Io {
-    pub(super) tasks: TaskInitiator,
-    pub(super) cancellation: Cancellation,
+pub(crate) struct Io {
+    pub(crate) tasks: TaskInitiator,
+    pub(crate) cancellation: Cancellation,
     /// Whether what would touch anything is refused.
-    pub(super) is_rehearsal: bool,
+    pub(crate) is_rehearsal: bool,
 }
 
 impl Io {
     /// Performs an operation, unless the copy was cancelled.
-    pub(super) async fn perform(&self, operation: Operation) -> Result<Operation, Error> {
+    pub(crate) async fn perform(&self, operation: Operation) -> Result<Operation, Error> {
         self.check()?;
         self.perform_always(operation).await
     }
@@ -32,7 +32,7 @@ impl Io {
     /// What the kernel asks to be tried again is, but for a lock that another has, and a sync or a
     /// flush: what it could not write counts as written afterwards, so that a second one proves
     /// nothing.
-    pub(super) async fn perform_always(
+    pub(crate) async fn perform_always(
         &self,
         mut operation: Operation,
     ) -> Result<Operation, Error> {
@@ -46,7 +46,7 @@ impl Io {
     }
 
     /// The same, with the operation's number.
-    pub(super) async fn perform_counted(
+    pub(crate) async fn perform_counted(
         &self,
         mut operation: Operation,
     ) -> Result<(u32, Operation), Error> {
@@ -60,7 +60,7 @@ impl Io {
     }
 
     /// The same; what the operation owns comes back even if it fails.
-    pub(super) async fn perform_and_return(
+    pub(crate) async fn perform_and_return(
         &self,
         mut operation: Operation,
     ) -> (Result<u32, Error>, Operation) {
@@ -104,26 +104,26 @@ impl Io {
     }
 
     /// Fails if the copy was cancelled.
-    pub(super) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if self.cancellation.is_cancelled() {
             return Err(cancelled());
         }
         Ok(())
     }
 
-    pub(super) async fn open(&self, open: Open) -> Result<File, Error> {
+    pub(crate) async fn open(&self, open: Open) -> Result<File, Error> {
         match self.perform(Operation::Open(open)).await? {
             Operation::Open(Open { file: Some(file), .. }) => Ok(file),
             _ => Err(Error::from_errno("open", Errno::EBADF)),
         }
     }
 
-    pub(super) async fn status_of(&self, file: &File) -> Result<FileStatus, Error> {
+    pub(crate) async fn status_of(&self, file: &File) -> Result<FileStatus, Error> {
         self.status(Subject::File(file.clone()), false).await
     }
 
     /// The status of a name; none if nothing stands there.
-    pub(super) async fn status_at(
+    pub(crate) async fn status_at(
         &self,
         place: Place,
         follow: bool,
@@ -136,7 +136,7 @@ impl Io {
     }
 
     /// The status of a file, or of a name itself, even if the copy was cancelled: to clean up.
-    pub(super) async fn status_always(&self, subject: Subject) -> Result<FileStatus, Error> {
+    pub(crate) async fn status_always(&self, subject: Subject) -> Result<FileStatus, Error> {
         self.statx(subject, false).await
     }
 
@@ -155,7 +155,7 @@ impl Io {
 
     /// Removes a name to clean up, and says whether it is gone. What stays is removed by a second
     /// run.
-    pub(super) async fn remove(&self, directory: &File, name: &Name, is_directory: bool) -> bool {
+    pub(crate) async fn remove(&self, directory: &File, name: &Name, is_directory: bool) -> bool {
         let place = Place::at(directory, name);
         let unlink = Operation::Unlink(Unlink { place, is_directory });
         match self.perform_always(unlink).await {
@@ -165,7 +165,7 @@ impl Io {
     }
 
     /// What a symbolic link says, whole.
-    pub(super) async fn read_link(&self, place: Place) -> Result<Name, Error> {
+    pub(crate) async fn read_link(&self, place: Place) -> Result<Name, Error> {
         use crate::operation::ReadLink;
         let link = ReadLink { place, buffer: Buffer::Vec(vec![0; 4097]) };
         self.check()?;
@@ -197,6 +197,6 @@ fn named(result: Result<u32, OperationError>, operation: &Operation) -> Result<u
 }
 
 /// What a cancelled copy fails with.
-pub(super) fn cancelled() -> Error {
+pub(crate) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "copy", "interrupted")
 }

@@ -1,22 +1,29 @@
-//! Waiting, where the user limits how fast a copy may be.
+//! Waiting, where the user limits how fast bytes may be moved.
 
+use super::io::Io;
+use super::throttle::Throttle;
 use super::worker::Worker;
 use crate::error::Error;
 use crate::limits::THROTTLE_WAIT_MAX;
 
+/// Waits until so many bytes may be moved. Stops waiting when the work is cancelled.
+pub(crate) async fn pace(throttle: Option<&Throttle>, bytes: u32, io: &Io) -> Result<(), Error> {
+    let Some(throttle) = throttle else { return Ok(()) };
+    let begins = throttle.book(u64::from(bytes), io.tasks.now());
+    loop {
+        io.check()?;
+        let left = begins.since(io.tasks.now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        io.tasks.sleep(left.min(THROTTLE_WAIT_MAX)).await;
+    }
+}
+
 impl Worker<'_> {
     /// Waits until so many bytes may be moved. Stops waiting when the copy is cancelled.
     pub(super) async fn pace(&self, bytes: u32) -> Result<(), Error> {
-        let Some(throttle) = &self.job.throttle else { return Ok(()) };
-        let begins = throttle.book(u64::from(bytes), self.io.tasks.now());
-        loop {
-            self.io.check()?;
-            let left = begins.since(self.io.tasks.now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            self.io.tasks.sleep(left.min(THROTTLE_WAIT_MAX)).await;
-        }
+        pace(self.job.throttle.as_deref(), bytes, &self.io).await
     }
 
     /// How many bytes one block of a large file holds: some pieces of `alignment`.

@@ -48,11 +48,11 @@ impl Geometry {
 
 /// Bytes to move between a file and the buffer of one block.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Transfer {
-    pub(super) block: u32,
-    pub(super) file_offset: u64,
-    pub(super) buffer_start: u32,
-    pub(super) length: u32,
+pub(crate) struct Transfer {
+    pub(crate) block: u32,
+    pub(crate) file_offset: u64,
+    pub(crate) buffer_start: u32,
+    pub(crate) length: u32,
 }
 
 /// What to start next for a block.
@@ -102,10 +102,10 @@ struct Targets {
 
 /// A piece of the file that one block is moving; `done` bytes of its `length` have moved.
 #[derive(Clone, Copy, Debug)]
-struct Chunk {
-    file_offset: u64,
-    length: u32,
-    done: u32,
+pub(crate) struct Chunk {
+    pub(crate) file_offset: u64,
+    pub(crate) length: u32,
+    pub(crate) done: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -342,19 +342,19 @@ impl Targets {
 }
 
 impl Chunk {
-    fn position(self) -> u64 {
+    pub(crate) fn position(self) -> u64 {
         self.file_offset + u64::from(self.done)
     }
 
     /// What has not moved, its end rounded up.
-    fn rest(self, block: u32, alignment: u32) -> Transfer {
+    pub(crate) fn rest(self, block: u32, alignment: u32) -> Transfer {
         let length = (self.length - self.done).next_multiple_of(alignment);
         Transfer { block, file_offset: self.position(), buffer_start: self.done, length }
     }
 
     /// The chunk after `bytes` more have moved. Padding does not count, and what is resumed starts
     /// at an aligned byte.
-    fn advanced(self, bytes: u32, alignment: u32) -> Self {
+    pub(crate) fn advanced(self, bytes: u32, alignment: u32) -> Self {
         let asked = (self.length - self.done).next_multiple_of(alignment);
         assert!(bytes <= asked, "the kernel moved more than it was asked to");
         let done = self.done + bytes;

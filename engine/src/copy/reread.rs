@@ -6,7 +6,7 @@ use crate::limits::BUFFER_ALIGNMENT_BYTES;
 
 /// How a target is read back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Reread {
+pub(crate) enum Reread {
     /// Past the page cache, aligned to so many bytes.
     Direct(u32),
     /// Through the page cache, after its pages were dropped and shown to be gone.
@@ -33,7 +33,7 @@ const ON_A_DEVICE: [u64; 10] = [
 
 /// Decides how a target is read back. Direct I/O is trusted where it is known to be real; btrfs
 /// would do it, and check its checksums, through the page cache as well.
-pub(super) fn choose_reread(wish: Direct, target: End) -> Reread {
+pub(crate) fn choose_reread(wish: Direct, target: End) -> Reread {
     let alignment = target.direct_alignment;
     let is_real =
         matches!(target.magic, magic::EXT4 | magic::XFS | magic::F2FS | magic::BLOCK_DEVICE);

@@ -1,17 +1,17 @@
 //! Which way the data of a file goes: from evidence, and with the reason.
 
-pub(super) use super::file_system as magic;
+pub(crate) use super::file_system as magic;
 use super::{CopyEnd, DataPath, Direct, Durability, Holes, Options, PathReason, Reflink};
 use crate::cache_policy::CachePolicy;
 use crate::limits::BUFFER_ALIGNMENT_BYTES;
 
 /// What is known about one end of a copy.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct End {
+pub(crate) struct End {
     /// The file system's magic number (`statfs(2)`).
-    pub(super) magic: u64,
+    pub(crate) magic: u64,
     /// What direct I/O is aligned to, the larger of memory and offset; 0 where there is none.
-    pub(super) direct_alignment: u32,
+    pub(crate) direct_alignment: u32,
 }
 
 /// What is known about a file to be copied.

@@ -12,19 +12,19 @@ use crate::units::Moment;
 
 /// A rate that all shards and blocks of a copy keep together.
 #[derive(Debug)]
-pub(super) struct Throttle {
+pub(crate) struct Throttle {
     bytes_per_second: NonZero<u64>,
     /// When all bytes that were booked will have moved.
     booked_until: Mutex<Moment>,
 }
 
 impl Throttle {
-    pub(super) fn new(bytes_per_second: NonZero<u64>) -> Self {
+    pub(crate) fn new(bytes_per_second: NonZero<u64>) -> Self {
         Self { bytes_per_second, booked_until: Mutex::default() }
     }
 
     /// Books the time for some bytes, and returns when it begins.
-    pub(super) fn book(&self, bytes: u64, now: Moment) -> Moment {
+    pub(crate) fn book(&self, bytes: u64, now: Moment) -> Moment {
         let mut booked_until = self.booked_until.lock().unwrap_or_else(PoisonError::into_inner);
         // Time that nobody used is lost, but for a little: waits end late, and reads take time.
         let slack = u64::try_from(THROTTLE_SLACK.as_nanos()).unwrap_or(u64::MAX);
@@ -34,7 +34,7 @@ impl Throttle {
     }
 
     /// How many bytes may be moved in one go: a tenth of a second's, so that progress is smooth.
-    pub(super) fn chunk_bytes(&self) -> u32 {
+    pub(crate) fn chunk_bytes(&self) -> u32 {
         let chunk = (self.bytes_per_second.get() / 10)
             .clamp(THROTTLE_CHUNK_BYTES_MIN, THROTTLE_CHUNK_BYTES_MAX);
         u32::try_from(chunk - chunk % THROTTLE_CHUNK_BYTES_MIN).unwrap_or(u32::MAX)

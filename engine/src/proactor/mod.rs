@@ -186,6 +186,19 @@ impl Proactor {
         self.core.block_on(future)
     }
 
+    /// Runs a future as [`Proactor::block_on`] does, for those who can go on without this proactor.
+    ///
+    /// # Errors
+    ///
+    /// If the processor is broken for good: then the future is gone, and the proactor of no more use.
+    ///
+    /// # Panics
+    ///
+    /// As [`Proactor::block_on`], but for a processor that is broken.
+    pub fn try_block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        self.core.try_block_on(future)
+    }
+
     /// Runs one handler until it is finished and nothing of it is in flight.
     ///
     /// # Errors

@@ -152,6 +152,19 @@ impl Shards {
     /// Runs `work` on every shard until all of them return. While work waits and the cores idle,
     /// shards are added: what they wait for (a cold disk) serves more of them at a time.
     pub fn run<T: Send>(&self, queue: &WorkQueue<T>, work: impl Fn() + Sync) {
+        let is_waiting = || {
+            let is_waiting = queue.is_waiting();
+            // It is asked only while the cores idle.
+            if is_waiting {
+                queue.is_starved.store(true, Ordering::Relaxed);
+            }
+            is_waiting
+        };
+        self.run_while(&is_waiting, work);
+    }
+
+    /// The same, where somebody else knows whether work waits.
+    pub fn run_while(&self, is_waiting: &dyn Fn() -> bool, work: impl Fn() + Sync) {
         let running = AtomicUsize::new(0);
         thread::scope(|scope| {
             let mut count = 0;
@@ -166,15 +179,15 @@ impl Shards {
                 work();
                 return;
             }
-            self.review(scope, queue, &running, count, &work);
+            self.review(scope, is_waiting, &running, count, &work);
         });
     }
 
     /// Adds shards while work waits and the cores idle.
-    fn review<'scope, T>(
+    fn review<'scope>(
         &self,
         scope: &'scope Scope<'scope, '_>,
-        queue: &WorkQueue<T>,
+        is_waiting: &dyn Fn() -> bool,
         running: &'scope AtomicUsize,
         mut count: usize,
         work: &'scope (impl Fn() + Sync),
@@ -191,9 +204,8 @@ impl Shards {
             let is_idle =
                 (now - usage) * 4 < REVIEW_INTERVAL * u32::try_from(self.count).unwrap_or(1) * 3;
             usage = now;
-            if is_idle && queue.is_waiting() {
-                queue.is_starved.store(true, Ordering::Relaxed);
-                count += usize::from(start(scope, running, None, work));
+            if is_idle && is_waiting() && start(scope, running, None, work) {
+                count += 1;
             }
         }
     }
