@@ -39,6 +39,7 @@ pub mod operation;
 pub mod proactor;
 pub mod processor;
 pub mod random;
+pub mod sum;
 mod sys;
 pub mod units;
 

@@ -130,6 +130,20 @@ pub const LINKS_FOLLOWED_MAX: u32 = 40;
 /// enough for some ten pieces of a file of any size.
 pub const CACHE_QUESTIONS_MAX: u32 = 256;
 
+/// Bytes of one piece of a large file that is read from the page cache: it stays in the cache of the
+/// core that reads it, and hashes it next.
+pub const SUM_PIECE_BYTES_CACHED: u32 = 256 << 10;
+/// Hands that read one large file, or hash what a ring has read, at the most.
+pub const SUM_HANDS_MAX: usize = 16;
+/// Large files that are read at a time: each has blocks of its own.
+pub const SUM_LARGE_FILES_MAX: usize = 2;
+/// Files that were summed and wait until those before them are: a name and some digests each.
+pub const SUM_WINDOW: usize = 4096;
+/// Bytes of the names and digests of a tree that are sorted in memory.
+pub const SORT_BYTES_MAX: usize = 8 << 20;
+/// What is read at least of each sorted run that was written away, while they are merged.
+pub const SORT_READ_BYTES_MIN: usize = 4 << 10;
+
 /// What a copy whose rate is limited moves in one go at least, a page, and at most.
 pub const THROTTLE_CHUNK_BYTES_MIN: u64 = 4 * KIB;
 /// The upper bound.

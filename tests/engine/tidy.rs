@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder or file of `engine/src`, and the row of the design that it belongs to. The first match
 /// counts.
-const ROWS: [(&str, u32); 14] = [
+const ROWS: [(&str, u32); 15] = [
     ("lib.rs", u32::MAX),
     ("error.rs", 0),
     ("limits.rs", 0),
@@ -19,6 +19,8 @@ const ROWS: [(&str, u32); 14] = [
     ("processor/", 4),
     ("proactor/", 5),
     ("copy/", 7),
+    // What another job shares with it, a copy shows to those above.
+    ("sum/", 8),
     ("", u32::MAX),
 ];
 
@@ -44,6 +46,12 @@ const PURE: &[&str] = &[
     "copy/signature.rs",
     "copy/throttle.rs",
     "copy/zeros.rs",
+    "sum/account.rs",
+    "sum/folding.rs",
+    "sum/plan.rs",
+    "sum/shelf.rs",
+    "sum/sorting.rs",
+    "sum/way.rs",
     "digest/",
 ];
 
@@ -55,7 +63,7 @@ const UNSAFE: [&str; 5] =
 fn a_file_imports_from_lower_rows_only() {
     check(|file, source| {
         let own = row(file);
-        let is_job = own == 7;
+        let is_job = (7..u32::MAX).contains(&own);
         imports(source)
             .filter(|import| {
                 let imported = row(&format!("{import}/")).min(row(&format!("{import}.rs")));
