@@ -82,6 +82,22 @@ impl ExitStatus {
         }
     }
 
+    /// The status of what only read, and found so many files that differ.
+    pub(crate) fn of_reading(
+        was_cancelled: bool,
+        signal: Option<Signal>,
+        differing: u64,
+        is_whole: bool,
+    ) -> Self {
+        match (was_cancelled, signal) {
+            (true, Some(signal)) => Self::Interrupted(signal),
+            (true, None) => Self::SomeFailed,
+            (false, _) if differing > 0 => Self::DoesNotVerify,
+            (false, _) if is_whole => Self::Done,
+            (false, _) => Self::SomeFailed,
+        }
+    }
+
     /// The status when all that failed is of one class.
     pub(crate) fn of_failure(kind: ErrorKind, signal: Option<Signal>) -> Self {
         match (kind, signal) {
@@ -128,6 +144,23 @@ mod tests {
         for (name, summary, signal, is_output_complete, want) in cases {
             let got = ExitStatus::of_copy(&summary, signal, is_output_complete);
             assert_eq!(got.code(), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_reads_ends_with_six_where_something_differs() {
+        let interrupt = Some(Signal::SIGINT);
+        let cases = [
+            (false, None, 0, true, 0),
+            (false, None, 0, false, 1),
+            (false, None, 2, false, 6),
+            (false, interrupt, 0, true, 0),
+            (true, interrupt, 2, false, 130),
+            (true, None, 0, true, 1),
+        ];
+        for (was_cancelled, signal, differing, is_whole, want) in cases {
+            let got = ExitStatus::of_reading(was_cancelled, signal, differing, is_whole);
+            assert_eq!(got.code(), want, "{was_cancelled} {signal:?} {differing} {is_whole}");
         }
     }
 

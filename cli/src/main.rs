@@ -1,4 +1,4 @@
-//! `ucp`: copies files and trees fast, safely and with an account of what happened.
+//! `ucp`: copies, sums and compares files and trees fast, safely and with an account of what happened.
 //!
 //! ```text
 //! args --> command/copy --> ucp_engine::copy --> report, progress --> exit
@@ -13,11 +13,13 @@ mod args;
 mod ask;
 mod colour;
 mod command;
+mod digest_list;
 mod exit;
 mod explain;
 mod gnu;
 mod json;
 mod list;
+mod output;
 mod patterns;
 mod progress;
 mod quote;
@@ -25,6 +27,7 @@ mod report;
 mod sandbox;
 mod signal;
 mod size;
+mod telling;
 
 use std::env;
 use std::process::ExitCode;
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     raise_open_files();
     let status = match args::parse(&Invocation::from_words(env::args_os())) {
         Outcome::Copy(arguments) => command::copy::run(&arguments, umask, signals),
+        Outcome::Sum(arguments) => command::sum::run(&arguments, signals),
         Outcome::Other(other) => {
             signals.release();
             match other {

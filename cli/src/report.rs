@@ -3,7 +3,7 @@
 //! Errors are one line each: `ucp: what failed on FILE at byte N: why`. Nothing printed here holds
 //! a control character that came from a file's name, and no closed or full stream ends the work.
 
-use std::io::{self, IsTerminal, LineWriter, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +17,7 @@ use ucp_engine::{Error, ErrorKind};
 use crate::colour::{self, Tone};
 use crate::exit::ExitStatus;
 use crate::gnu::{self, Persona};
+use crate::output::{Output, Printer};
 use crate::progress::Display;
 use crate::{ask, explain, json, quote};
 
@@ -54,7 +55,7 @@ pub(crate) struct Report {
     listing: Listing,
     persona: Persona,
     display: Display,
-    output: Mutex<Output>,
+    printer: Printer,
     asking: Mutex<()>,
 }
 
@@ -69,8 +70,8 @@ impl Report {
             verbosity,
             listing,
             persona,
+            printer: Printer::new(display.clone()),
             display,
-            output: Mutex::new(Output::new()),
             asking: Mutex::default(),
         }
     }
@@ -133,7 +134,7 @@ impl Report {
     /// Whether all that was to be printed on standard output was taken.
     pub(crate) fn is_output_complete(&self) -> bool {
         self.flush();
-        self.output.lock().unwrap_or_else(PoisonError::into_inner).failure.is_none()
+        self.printer.is_complete()
     }
 
     fn flush(&self) {
@@ -184,16 +185,8 @@ impl Report {
 
     /// Prints with `way`, and says so the first time that it fails.
     fn print_with(&self, way: impl FnOnce(&mut Output)) {
-        // The complaint waits until neither the line nor the output is held.
-        let failed_now = self.display.beside(|| {
-            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-            let was_complete = output.failure.is_none();
-            way(&mut output);
-            output.failure.as_ref().filter(|_| was_complete).map(io::Error::to_string)
-        });
-        if let Some(reason) = failed_now {
-            let line = format!("write failed on standard output: {reason}");
-            self.complain_as(Tone::Failure, &line);
+        if let Some(failure) = self.printer.print(way) {
+            self.complain_as(Tone::Failure, &failure);
         }
     }
 
@@ -298,11 +291,11 @@ pub(crate) fn print_whole(output: &mut dyn Write, bytes: &[u8]) -> ExitStatus {
     }
 }
 
-fn complain_raw(line: &str) {
+pub(crate) fn complain_raw(line: &str) {
     let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-fn failure_line(error: &Error) -> String {
+pub(crate) fn failure_line(error: &Error) -> String {
     let mut line = format!("{} failed", error.what());
     if let Some(path) = error.path() {
         line.push_str(&format!(" on {}", named(path)));
@@ -436,7 +429,7 @@ fn last_line(summary: &Summary) -> String {
     line
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     match (number, what.strip_suffix('y')) {
         (1, _) => format!("1 {what}"),
         (_, Some(stem)) => format!("{number} {stem}ies"),
@@ -449,51 +442,13 @@ fn paths(counts: &PathCounts) -> String {
     each.join(", ")
 }
 
-fn named(path: &Path) -> String {
+pub(crate) fn named(path: &Path) -> String {
     quote::if_needed(path)
 }
 
-fn words(words: &str) -> String {
+pub(crate) fn words(words: &str) -> String {
     quote::without_controls(words)
 }
-
-/// Standard output, which may be closed or full: then the rest is dropped and the failure kept.
-struct Output {
-    stream: Box<dyn Write + Send>,
-    failure: Option<io::Error>,
-}
-
-impl Output {
-    fn new() -> Self {
-        let stdout = io::stdout();
-        // A person reads line by line; a file takes blocks.
-        let stream: Box<dyn Write + Send> = if stdout.is_terminal() {
-            Box::new(LineWriter::new(stdout))
-        } else {
-            Box::new(io::BufWriter::with_capacity(BUFFER_BYTES, stdout))
-        };
-        Self { stream, failure: None }
-    }
-
-    fn line(&mut self, line: &str) {
-        self.attempt(|stream| writeln!(stream, "{line}"));
-    }
-
-    fn flush(&mut self) {
-        self.attempt(Write::flush);
-    }
-
-    fn attempt(&mut self, way: impl FnOnce(&mut Box<dyn Write + Send>) -> io::Result<()>) {
-        if self.failure.is_none() {
-            self.failure = way(&mut self.stream).err();
-        }
-        if self.failure.is_some() {
-            self.stream = Box::new(io::sink());
-        }
-    }
-}
-
-const BUFFER_BYTES: usize = 32 << 10;
 
 #[cfg(test)]
 mod tests {

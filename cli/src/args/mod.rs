@@ -5,10 +5,12 @@
 mod attributes;
 mod data;
 mod existing;
+mod reading;
 mod safety;
 mod selection;
 mod speed;
 mod subcommand;
+mod sum;
 pub(crate) mod text;
 mod told;
 mod verification;
@@ -32,6 +34,7 @@ pub(crate) use self::speed::Speed;
 pub(crate) use self::subcommand::{
     CompletionsArguments, DoctorArguments, ManualArguments, Subcommand, whole,
 };
+pub(crate) use self::sum::SumArguments;
 pub(crate) use self::told::{Told, When};
 pub(crate) use self::verification::Verification;
 pub(crate) use self::what::What;
@@ -43,7 +46,7 @@ use crate::report::complain_about_usage;
 const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
        ucp [OPTIONS] -t DIRECTORY [-t DIRECTORY]... SOURCE...
        ucp [OPTIONS] -T SOURCE TARGET
-       ucp copy|doctor|completions|man ...";
+       ucp copy|sum|doctor|completions|man ...";
 
 /// Copies files and trees; a file stands under its name only when it is complete
 #[derive(Debug, Parser)]
@@ -87,6 +90,8 @@ pub(crate) struct CopyArguments {
 pub(crate) enum Outcome {
     /// A copy.
     Copy(Box<CopyArguments>),
+    /// Digests.
+    Sum(Box<SumArguments>),
     /// Something that may be ended at any time.
     Other(Other),
     /// Nothing more: help was printed, or a complaint.
@@ -141,6 +146,12 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
                 Err(complaint) => refuse(persona, &complaint),
             }
         }),
+        Subcommand::Sum => {
+            read(persona, words, |arguments: SumArguments| match arguments.verify() {
+                Ok(()) => Outcome::Sum(Box::new(arguments)),
+                Err(complaint) => refuse(persona, &complaint),
+            })
+        }
         Subcommand::Doctor => read(persona, words, |doctor| Outcome::Other(Other::Doctor(doctor))),
         Subcommand::Completions => {
             read(persona, words, |shell| Outcome::Other(Other::Completions(shell)))

@@ -156,7 +156,7 @@ impl Selection {
     }
 }
 
-fn rate(text: &str) -> Result<NonZero<u64>, String> {
+pub(super) fn rate(text: &str) -> Result<NonZero<u64>, String> {
     let bytes = size::parse(text)?;
     NonZero::new(bytes).ok_or_else(|| "nothing would ever move".to_owned())
 }

@@ -7,12 +7,13 @@ use clap::{Command, CommandFactory, Parser, ValueHint};
 use clap_complete::Shell;
 
 use super::told::Help;
-use super::{CopyArguments, path};
+use super::{CopyArguments, SumArguments, path};
 
 /// What the program is to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Subcommand {
     Copy,
+    Sum,
     Doctor,
     Completions,
     Manual,
@@ -59,11 +60,12 @@ pub(crate) struct ManualArguments {
 }
 
 impl Subcommand {
-    const ALL: [Self; 4] = [Self::Copy, Self::Doctor, Self::Completions, Self::Manual];
+    const ALL: [Self; 5] = [Self::Copy, Self::Sum, Self::Doctor, Self::Completions, Self::Manual];
 
     fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
+            Self::Sum => "sum",
             Self::Doctor => "doctor",
             Self::Completions => "completions",
             Self::Manual => "man",
@@ -78,6 +80,7 @@ impl Subcommand {
     fn command(self) -> Command {
         let command = match self {
             Self::Copy => CopyArguments::command().about("Copies files and trees, as without it"),
+            Self::Sum => SumArguments::command(),
             Self::Doctor => DoctorArguments::command(),
             Self::Completions => CompletionsArguments::command(),
             Self::Manual => ManualArguments::command(),

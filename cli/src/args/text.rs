@@ -65,7 +65,7 @@ pub(super) fn after_help() -> String {
     sections.map(|(title, rows)| section(title, rows)).join("\n")
 }
 
-fn section(title: &str, rows: &[Meaning]) -> String {
+pub(super) fn section(title: &str, rows: &[Meaning]) -> String {
     let width = rows.iter().map(|(word, _)| word.len()).max().unwrap_or_default();
     let line = |(word, meaning): &Meaning| format!("  {word:width$}  {meaning}\n");
     format!("{title}:\n{}", rows.iter().map(line).collect::<String>())

@@ -95,6 +95,12 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Takes what another run came to: the counts and the times together.
+    pub fn merge(&mut self, other: &Self) {
+        self.add(other);
+        self.elapsed += other.elapsed;
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         let Self { files, bytes, differing, missing, skipped, failed, .. } = other;
         self.files += files;
