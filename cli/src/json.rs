@@ -1,6 +1,7 @@
 //! The account for programs: `--json`, one object a line. `docs/json.md` says what each field means,
 //! and what will not change; `docs/json.schema.json` says it to programs.
 
+pub(crate) mod compare;
 pub(crate) mod sum;
 
 use std::ffi::OsStr;

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     raise_open_files();
     let status = match args::parse(&Invocation::from_words(env::args_os())) {
         Outcome::Copy(arguments) => command::copy::run(&arguments, umask, signals),
+        Outcome::Compare(arguments) => command::compare::run(&arguments, signals),
         Outcome::Sum(arguments) => command::sum::run(&arguments, signals),
         Outcome::Other(other) => {
             signals.release();

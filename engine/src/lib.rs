@@ -31,6 +31,7 @@
 
 pub mod buffer;
 pub mod cache_policy;
+pub mod compare;
 pub mod copy;
 pub mod digest;
 pub mod error;

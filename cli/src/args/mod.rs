@@ -3,6 +3,7 @@
 //! One file a group of options; each tells the engine itself what it means.
 
 mod attributes;
+mod compare;
 mod data;
 mod existing;
 mod reading;
@@ -26,6 +27,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 
 pub(crate) use self::attributes::{Attributes, LinksWord};
+pub(crate) use self::compare::CompareArguments;
 pub(crate) use self::data::Data;
 pub(crate) use self::existing::{Environment, Existing};
 pub(crate) use self::safety::Safety;
@@ -46,7 +48,7 @@ use crate::report::complain_about_usage;
 const USAGE: &str = "ucp [OPTIONS] SOURCE... TARGET
        ucp [OPTIONS] -t DIRECTORY [-t DIRECTORY]... SOURCE...
        ucp [OPTIONS] -T SOURCE TARGET
-       ucp copy|sum|doctor|completions|man ...";
+       ucp copy|sum|compare|doctor|completions|man ...";
 
 /// Copies files and trees; a file stands under its name only when it is complete
 #[derive(Debug, Parser)]
@@ -90,6 +92,8 @@ pub(crate) struct CopyArguments {
 pub(crate) enum Outcome {
     /// A copy.
     Copy(Box<CopyArguments>),
+    /// A comparison.
+    Compare(Box<CompareArguments>),
     /// Digests.
     Sum(Box<SumArguments>),
     /// Something that may be ended at any time.
@@ -152,6 +156,9 @@ pub(crate) fn parse(invocation: &Invocation) -> Outcome {
                 Err(complaint) => refuse(persona, &complaint),
             })
         }
+        Subcommand::Compare => read(persona, words, |arguments: CompareArguments| {
+            Outcome::Compare(Box::new(arguments))
+        }),
         Subcommand::Doctor => read(persona, words, |doctor| Outcome::Other(Other::Doctor(doctor))),
         Subcommand::Completions => {
             read(persona, words, |shell| Outcome::Other(Other::Completions(shell)))

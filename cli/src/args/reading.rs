@@ -16,9 +16,9 @@ use super::told::{Help, When};
 #[command(next_help_heading = "Speed")]
 pub(crate) struct Reading {
     /// What reading leaves in the page cache. auto: large files that are not in it are read past it;
-    /// keep: what was read stays; bypass: it is left as it was
-    #[arg(long, value_name = "POLICY", default_value = "auto")]
-    cache: Cache,
+    /// keep: what was read stays; bypass: it is left as it was [default: auto; of compare: bypass]
+    #[arg(long, value_name = "POLICY")]
+    cache: Option<Cache>,
     /// Read at most so many bytes in a second, on the whole, as 500K or 10M
     #[arg(long, value_name = "RATE", value_parser = rate)]
     limit_rate: Option<NonZero<u64>>,
@@ -47,11 +47,12 @@ enum Cache {
 
 impl Reading {
     /// Tells the engine.
-    pub(crate) fn apply(&self, options: &mut Options) {
+    pub(crate) fn apply(&self, options: &mut Options, default: CachePolicy) {
         options.cache = match self.cache {
-            Cache::Auto => CachePolicy::Auto,
-            Cache::Keep => CachePolicy::Keep,
-            Cache::Bypass => CachePolicy::Bypass,
+            None => default,
+            Some(Cache::Auto) => CachePolicy::Auto,
+            Some(Cache::Keep) => CachePolicy::Keep,
+            Some(Cache::Bypass) => CachePolicy::Bypass,
         };
         options.bytes_per_second_max = self.limit_rate;
         // The engine reads no environment.

@@ -7,13 +7,14 @@ use clap::{Command, CommandFactory, Parser, ValueHint};
 use clap_complete::Shell;
 
 use super::told::Help;
-use super::{CopyArguments, SumArguments, path};
+use super::{CompareArguments, CopyArguments, SumArguments, path};
 
 /// What the program is to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Subcommand {
     Copy,
     Sum,
+    Compare,
     Doctor,
     Completions,
     Manual,
@@ -60,12 +61,14 @@ pub(crate) struct ManualArguments {
 }
 
 impl Subcommand {
-    const ALL: [Self; 5] = [Self::Copy, Self::Sum, Self::Doctor, Self::Completions, Self::Manual];
+    const ALL: [Self; 6] =
+        [Self::Copy, Self::Sum, Self::Compare, Self::Doctor, Self::Completions, Self::Manual];
 
     fn name(self) -> &'static str {
         match self {
             Self::Copy => "copy",
             Self::Sum => "sum",
+            Self::Compare => "compare",
             Self::Doctor => "doctor",
             Self::Completions => "completions",
             Self::Manual => "man",
@@ -81,6 +84,7 @@ impl Subcommand {
         let command = match self {
             Self::Copy => CopyArguments::command().about("Copies files and trees, as without it"),
             Self::Sum => SumArguments::command(),
+            Self::Compare => CompareArguments::command(),
             Self::Doctor => DoctorArguments::command(),
             Self::Completions => CompletionsArguments::command(),
             Self::Manual => ManualArguments::command(),

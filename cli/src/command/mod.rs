@@ -1,5 +1,6 @@
 //! One file a subcommand.
 
+pub(crate) mod compare;
 pub(crate) mod completions;
 pub(crate) mod copy;
 pub(crate) mod doctor;

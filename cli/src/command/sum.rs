@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ucp_engine::cache_policy::CachePolicy;
 use ucp_engine::copy::{Cancellation, Progress};
 use ucp_engine::digest::{Line, LineForm, escape_name};
 use ucp_engine::operation::File;
@@ -63,7 +64,7 @@ struct Lists {
 impl Report<'_> {
     fn options(&self) -> Options {
         let mut options = Options { range: self.arguments.range, ..Options::default() };
-        self.arguments.reading.apply(&mut options);
+        self.arguments.reading.apply(&mut options, CachePolicy::Auto);
         options
     }
 

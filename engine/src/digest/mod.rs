@@ -10,13 +10,14 @@ mod order;
 mod tree;
 
 use std::fmt;
+use std::hash::Hasher as _;
 use std::str::FromStr;
 
 use blake3::Hasher as Blake3;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use md5::{Digest as _, Md5};
 use sha2::{Sha256, Sha512};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_128};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 pub use line::{Line, LineForm, escape_name};
 pub use listed::ListedDigest;
@@ -66,7 +67,8 @@ pub struct Hasher {
 enum State {
     Crc32(crc32fast::Hasher),
     Crc32c(crc_fast::Digest),
-    Xxh3(Box<Xxh3>),
+    Xxh3_64(Box<XxHash3_64>),
+    Xxh3_128(Box<XxHash3_128>),
     Blake3(Box<Blake3>),
     Sha256(Sha256),
     Sha512(Sha512),
@@ -126,8 +128,8 @@ impl Algorithm {
     pub fn digest(self, bytes: &[u8]) -> Digest {
         match self {
             // One call is faster than a hasher, which keeps a buffer and a secret of its own.
-            Self::Xxh3_64 => Digest::new(self, &xxh3_64(bytes).to_be_bytes()),
-            Self::Xxh3_128 => Digest::new(self, &xxh3_128(bytes).to_be_bytes()),
+            Self::Xxh3_64 => Digest::new(self, &XxHash3_64::oneshot(bytes).to_be_bytes()),
+            Self::Xxh3_128 => Digest::new(self, &XxHash3_128::oneshot(bytes).to_be_bytes()),
             _ => {
                 let mut hasher = self.hasher();
                 hasher.update(bytes);
@@ -142,7 +144,8 @@ impl Algorithm {
         let state = match self {
             Self::Crc32 => State::Crc32(crc32fast::Hasher::new()),
             Self::Crc32c => State::Crc32c(crc_fast::Digest::new(Crc32Iscsi)),
-            Self::Xxh3_64 | Self::Xxh3_128 => State::Xxh3(Box::new(Xxh3::new())),
+            Self::Xxh3_64 => State::Xxh3_64(Box::new(XxHash3_64::new())),
+            Self::Xxh3_128 => State::Xxh3_128(Box::new(XxHash3_128::new())),
             Self::Blake3 => State::Blake3(Box::new(Blake3::new())),
             Self::Sha256 => State::Sha256(Sha256::new()),
             Self::Sha512 => State::Sha512(Sha512::new()),
@@ -158,7 +161,8 @@ impl Hasher {
         match &mut self.state {
             State::Crc32(hasher) => hasher.update(bytes),
             State::Crc32c(hasher) => hasher.update(bytes),
-            State::Xxh3(hasher) => hasher.update(bytes),
+            State::Xxh3_64(hasher) => hasher.write(bytes),
+            State::Xxh3_128(hasher) => hasher.write(bytes),
             State::Blake3(hasher) => drop(hasher.update(bytes)),
             State::Sha256(hasher) => hasher.update(bytes),
             State::Sha512(hasher) => hasher.update(bytes),
@@ -185,10 +189,8 @@ impl Hasher {
             State::Crc32(hasher) => of(&hasher.finalize().to_be_bytes()),
             // The crate gives every width as 64 bits.
             State::Crc32c(hasher) => of(&hasher.finalize().to_be_bytes()[4..]),
-            State::Xxh3(hasher) if algorithm == Algorithm::Xxh3_64 => {
-                of(&hasher.digest().to_be_bytes())
-            }
-            State::Xxh3(hasher) => of(&hasher.digest128().to_be_bytes()),
+            State::Xxh3_64(hasher) => of(&hasher.finish().to_be_bytes()),
+            State::Xxh3_128(hasher) => of(&hasher.finish_128().to_be_bytes()),
             State::Blake3(hasher) => of(hasher.finalize().as_bytes()),
             State::Sha256(hasher) => of(&hasher.finalize()),
             State::Sha512(hasher) => of(&hasher.finalize()),

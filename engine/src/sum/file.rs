@@ -6,11 +6,12 @@ use std::sync::Mutex;
 use nix::libc;
 
 use super::folding::Folding;
-use super::hands::{Delivered, Hands, Receiver, became_shorter, buffers};
+use super::hands::{Delivered, Hands, Receiver, became_shorter};
 use super::options::ends_before_range;
 use super::plan::{Piece, Plan};
 use super::way::Way;
 use super::worker::Worker;
+use crate::buffer::{Buffer, BufferPool};
 use crate::copy::pace::pace;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Errno, Error, ErrorKind};
@@ -134,9 +135,7 @@ impl Worker<'_> {
         algorithms: &[Algorithm],
     ) -> Result<Digested, Error> {
         let (mut buffer, first) = self.take_buffer();
-        let room = self.job.options.small_bytes_max;
-        let room = self.job.throttle.as_ref().map_or(room, |it| room.min(it.chunk_bytes()));
-        let room = room - room % way.alignment();
+        let room = self.small_piece_bytes(way);
         let mut hashers = None;
         let (mut bytes, mut reads) = (0_u64, 0);
         loop {
@@ -198,9 +197,9 @@ impl Worker<'_> {
     async fn read(
         &self,
         file: &File,
-        buffer: crate::buffer::Buffer,
+        buffer: Buffer,
         (offset_bytes, start, length): (u64, u32, u32),
-    ) -> Result<(u32, crate::buffer::Buffer), Error> {
+    ) -> Result<(u32, Buffer), Error> {
         self.io.check()?;
         let read = Read { handle: file.into(), buffer, offset_bytes, start, length };
         match self.io.perform_counted(Operation::Read(read)).await? {
@@ -232,17 +231,13 @@ impl Worker<'_> {
         algorithms: &[Algorithm],
     ) -> Result<Digested, Error> {
         let Some(mut pool) = self.job.pools.take().await else { unreachable!("it stays open") };
-        if pool.is_none() {
-            *pool = Some(self.block_pool()?);
-        }
-        let pool = pool.as_ref().expect("it was just made");
         let way = self.choose_way(file, status, range.start).await;
-        let digested = self.digest_by_hands(file, range.clone(), way, pool, algorithms).await;
+        let digested = self.digest_by_hands(file, range.clone(), way, &mut pool, algorithms).await;
         let digests = match digested {
             Err(error) if is_refusal(&error, way) => {
                 self.set_direct(file, false).await;
                 let way = Way::Cached { is_resident: false, drops: false };
-                self.digest_by_hands(file, range.clone(), way, pool, algorithms).await
+                self.digest_by_hands(file, range.clone(), way, &mut pool, algorithms).await
             }
             digested => digested,
         };
@@ -257,11 +252,11 @@ impl Worker<'_> {
         file: &File,
         range: Range<u64>,
         way: Way,
-        pool: &crate::buffer::BufferPool,
+        pool: &mut Option<BufferPool>,
         algorithms: &[Algorithm],
     ) -> Result<Vec<Digest>, Error> {
-        let plan = Plan::new(range, self.piece_bytes(way, pool.block_bytes()));
-        let buffers = buffers(pool, 1);
+        let plan = Plan::new(range, self.piece_bytes(way));
+        let buffers = self.buffers(way, 1, pool)?;
         let folding = Folding::new(algorithms, plan.pieces());
         let hands = Hands {
             job: self.job,
@@ -272,13 +267,21 @@ impl Worker<'_> {
             receiver: &folding,
             failure: Mutex::default(),
         };
-        hands.run(self, way).await?;
+        hands.run(self, way).await.map_err(|(_, error)| error)?;
         Ok(folding.finish())
     }
 
-    /// Bytes of one piece, a power of two. From the page cache they are few enough to stay in the
+    /// Bytes that are read in one go of a file that is not large.
+    pub(crate) fn small_piece_bytes(&self, way: Way) -> u32 {
+        let room = self.job.options.small_bytes_max;
+        let room = self.job.throttle.as_ref().map_or(room, |it| room.min(it.chunk_bytes()));
+        room - room % way.alignment()
+    }
+
+    /// Bytes of one piece of a large file, a power of two. From the page cache they are few enough to stay in the
     /// cache of the core that reads them, which is the one that works on them.
-    pub(crate) fn piece_bytes(&self, way: Way, block_bytes: u32) -> u32 {
+    pub(crate) fn piece_bytes(&self, way: Way) -> u32 {
+        let block_bytes = self.job.options.block_bytes;
         let most = match way {
             Way::Direct(_) => block_bytes,
             Way::Cached { .. } => block_bytes.min(SUM_PIECE_BYTES_CACHED),

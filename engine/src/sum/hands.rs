@@ -11,12 +11,12 @@ use super::plan::{Piece, Plan};
 use super::shelf::{Loan, Shelf};
 use super::way::Way;
 use super::worker::{Crew, Job, Worker, cores, inline_proactor};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, BufferPool};
 use crate::copy::io::Io;
 use crate::copy::pace::pace;
 use crate::copy::pipeline::Chunk;
 use crate::error::{Error, ErrorKind};
-use crate::limits::SUM_HANDS_MAX;
+use crate::limits::{BUFFER_ALIGNMENT_BYTES, SUM_HANDS_MAX};
 use crate::operation::{Handle, Operation, Read};
 use crate::proactor::join_all;
 use crate::processor::Configuration;
@@ -31,8 +31,11 @@ pub(crate) struct Hands<'h, 'a> {
     pub(crate) buffers: &'a Shelf<Vec<Buffer>>,
     pub(crate) receiver: &'h dyn Receiver<'a>,
     /// Why it can't be read on: of several reasons the one that is first in the file.
-    pub(crate) failure: Mutex<Option<Error>>,
+    pub(crate) failure: Mutex<Option<Blamed>>,
 }
+
+/// A failure, and on which of the files, by its number.
+pub(crate) type Blamed = (usize, Error);
 
 /// Who gets the pieces that were read.
 pub(crate) trait Receiver<'a>: Sync {
@@ -52,7 +55,8 @@ pub(crate) struct Delivered<'a> {
 impl Delivered<'_> {
     /// Those of a file.
     pub(crate) fn of(&self, file: usize) -> &[u8] {
-        self.buffers[file].part(0, self.length).unwrap_or_default()
+        let buffer = &self.buffers[file];
+        buffer.part(aligned_start(buffer), self.length).unwrap_or_default()
     }
 }
 
@@ -64,21 +68,29 @@ impl AsRef<[u8]> for Delivered<'_> {
 
 impl<'a> Hands<'_, 'a> {
     /// Reads all pieces, unless something fails or no more are wanted.
-    pub(crate) async fn run(self, worker: &Worker<'_>, way: Way) -> Result<(), Error> {
+    pub(crate) async fn run(self, worker: &Worker<'_>, way: Way) -> Result<(), Blamed> {
         let depth = self.job.options.depth as usize;
         match (self.job.crew, way) {
             (Crew::Tasks, _) => self.work_side_by_side(depth, &worker.io, &self.inline()).await,
             (Crew::Threads(configuration), Way::Direct(_)) => {
-                self.work_on_ring(worker, configuration)?;
+                self.work_on_ring(worker, configuration).map_err(|error| (0, error))?;
             }
             (Crew::Threads(_), Way::Cached { is_resident, .. }) => {
-                // What is not there has to be waited for.
-                let count = if is_resident { cores() } else { depth.max(cores()) };
-                self.work_on_threads(count.min(SUM_HANDS_MAX));
+                self.work_on_threads(worker.hands(is_resident));
             }
         }
+        self.outcome()
+    }
+
+    /// The same with one hand, which takes turns with nobody: for files that are not large.
+    pub(crate) async fn run_alone(self, worker: &Worker<'_>) -> Result<(), Blamed> {
+        self.work(&worker.io, &self.inline()).await;
+        self.outcome()
+    }
+
+    fn outcome(self) -> Result<(), Blamed> {
         match self.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
+            Some(failure) => Err(failure),
             None => Ok(()),
         }
     }
@@ -166,11 +178,13 @@ impl<'a> Hands<'_, 'a> {
         // The buffer first: a piece that was given out and has none could keep all others waiting.
         while let Some(mut buffers) = self.buffers.take().await {
             let Some(piece) = self.claim() else { return };
-            for (handle, buffer) in self.handles.iter().zip(buffers.iter_mut()) {
+            for (number, (handle, buffer)) in
+                self.handles.iter().zip(buffers.iter_mut()).enumerate()
+            {
                 let taken = std::mem::replace(buffer, Buffer::empty());
                 match self.read_piece(io, handle, piece, taken).await {
                     Ok(back) => *buffer = back,
-                    Err(error) => return self.fail(error),
+                    Err(error) => return self.fail((number, error)),
                 }
             }
             self.job.progress.add_bytes(u64::from(piece.length));
@@ -191,13 +205,13 @@ impl<'a> Hands<'_, 'a> {
         self.buffers.close();
     }
 
-    fn fail(&self, error: Error) {
+    fn fail(&self, (number, error): Blamed) {
         self.stop();
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         let is_first =
-            failure.as_ref().is_none_or(|known| error.offset_bytes() < known.offset_bytes());
+            failure.as_ref().is_none_or(|(_, known)| error.offset_bytes() < known.offset_bytes());
         if is_first {
-            *failure = Some(error);
+            *failure = Some((number, error));
         }
     }
 
@@ -209,6 +223,7 @@ impl<'a> Hands<'_, 'a> {
         mut buffer: Buffer,
     ) -> Result<Buffer, Error> {
         pace(self.job.throttle.as_ref(), piece.length, io).await?;
+        let first = aligned_start(&buffer);
         let mut chunk = Chunk { file_offset: piece.offset, length: piece.length, done: 0 };
         while chunk.done < chunk.length {
             let rest = chunk.rest(0, self.alignment);
@@ -216,7 +231,7 @@ impl<'a> Hands<'_, 'a> {
                 handle: handle.clone(),
                 buffer,
                 offset_bytes: rest.file_offset,
-                start: rest.buffer_start,
+                start: first + rest.buffer_start,
                 length: rest.length,
             };
             let label = |error: Error| error.at(rest.file_offset);
@@ -238,17 +253,54 @@ impl<'a> Hands<'_, 'a> {
     }
 }
 
+impl Worker<'_> {
+    /// Buffers for pieces of so many large files side by side. The pool is made when it is needed.
+    pub(crate) fn buffers(
+        &self,
+        way: Way,
+        files: usize,
+        pool: &mut Option<BufferPool>,
+    ) -> Result<Shelf<Vec<Buffer>>, Error> {
+        let mut sets = Vec::new();
+        match way {
+            Way::Direct(_) => {
+                let pool = match pool {
+                    Some(pool) => pool,
+                    None => pool.insert(self.block_pool()?),
+                };
+                while pool.available() >= files {
+                    let leases = (0..files).filter_map(|_| pool.lease());
+                    sets.push(leases.map(Buffer::from).collect());
+                }
+            }
+            Way::Cached { is_resident, .. } => {
+                // Plain memory, of which only so much is touched as is used.
+                let bytes = u64::from(self.piece_bytes(way)) + BUFFER_ALIGNMENT_BYTES;
+                let bytes = usize::try_from(bytes).expect("a piece fits into memory");
+                let set = || (0..files).map(|_| Buffer::Vec(vec![0; bytes])).collect();
+                sets.extend((0..2 * self.hands(is_resident)).map(|_| set()));
+            }
+        }
+        Ok(Shelf::new(sets))
+    }
+
+    /// How many hands read a large file from the page cache: what is not there has to be waited for.
+    fn hands(&self, is_resident: bool) -> usize {
+        let depth = self.job.options.depth as usize;
+        let count = if is_resident { cores() } else { depth.max(cores()) };
+        count.min(SUM_HANDS_MAX)
+    }
+}
+
+/// The byte of a buffer at which direct I/O may begin.
+pub(crate) fn aligned_start(buffer: &Buffer) -> u32 {
+    let alignment = usize::try_from(BUFFER_ALIGNMENT_BYTES).expect("it is small");
+    let start = buffer.as_slice().as_ptr().align_offset(alignment);
+    u32::try_from(start).expect("a start is below the alignment")
+}
+
 /// A file ends before its size.
 pub(crate) fn became_shorter(at: u64) -> Error {
     let reason = "the file became shorter while it was read";
     Error::new(ErrorKind::SourceChanged, "read", reason).at(at)
-}
-
-/// Buffers that hold a piece of each of so many files.
-pub(crate) fn buffers(pool: &crate::buffer::BufferPool, files: usize) -> Shelf<Vec<Buffer>> {
-    let mut sets = Vec::new();
-    while pool.available() >= files {
-        sets.push((0..files).filter_map(|_| pool.lease().map(Buffer::from)).collect());
-    }
-    Shelf::new(sets)
 }

@@ -19,7 +19,7 @@ mod options;
 pub(crate) mod plan;
 pub(crate) mod shelf;
 mod sorting;
-mod spill;
+pub(crate) mod spill;
 mod tree;
 pub(crate) mod walk;
 pub(crate) mod way;
@@ -33,6 +33,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use file::Digested;
+pub(crate) use file::is_refusal;
 use in_order::InOrder;
 use worker::{Crew, Job, Worker, inline_proactor};
 

@@ -49,6 +49,11 @@ impl<T> Shelf<T> {
         .await
     }
 
+    /// What is on it.
+    pub(crate) fn into_items(self) -> Vec<T> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner).items
+    }
+
     /// Nobody gets anything more, and who waits is told.
     pub(crate) fn close(&self) {
         let mut state = self.lock();

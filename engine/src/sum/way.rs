@@ -49,6 +49,8 @@ impl Way {
             CachePolicy::Keep => cached,
             CachePolicy::Auto if is_resident || !facts.is_large => cached,
             CachePolicy::Auto => direct.unwrap_or(cached),
+            // To read what is there changes nothing.
+            CachePolicy::Bypass if facts.resident_permille == Some(1000) => cached,
             // Of a file that is there in part nobody can say afterwards which part it was.
             CachePolicy::Bypass => direct
                 .unwrap_or(Self::Cached { is_resident, drops: facts.resident_permille == Some(0) }),
@@ -83,7 +85,8 @@ mod tests {
             ("no real direct I/O", Auto, btrfs, true, 0, Some(0), cached(false, false)),
             ("from an odd byte", Auto, ext4, true, 5, Some(0), cached(false, false)),
             ("to be kept", Keep, ext4, true, 0, Some(0), cached(false, false)),
-            ("small, past it", Bypass, ext4, false, 0, Some(1000), Way::Direct(512)),
+            ("small, past it", Bypass, ext4, false, 0, Some(999), Way::Direct(512)),
+            ("all there already", Bypass, ext4, false, 0, Some(1000), cached(true, false)),
             (
                 "past it where that is not to be had",
                 Bypass,

@@ -7,6 +7,7 @@ use std::thread;
 
 use super::Options;
 use super::account::Summary;
+use super::hands::aligned_start;
 use super::shelf::Shelf;
 use crate::buffer::{Buffer, BufferPool};
 use crate::copy::io::Io;
@@ -31,7 +32,7 @@ pub(crate) struct Job<'a> {
     pub(crate) throttle: Option<Throttle>,
     pub(crate) crew: Crew<'a>,
     /// Memory for the blocks of large files, and with it the permission to read one.
-    pub(super) pools: Shelf<Option<BufferPool>>,
+    pub(crate) pools: Shelf<Option<BufferPool>>,
     /// What kind of file system each device has.
     magics: Mutex<BTreeMap<u64, u64>>,
 }
@@ -101,9 +102,8 @@ impl<'a> Worker<'a> {
             let bytes = u64::from(self.job.options.small_bytes_max) + BUFFER_ALIGNMENT_BYTES;
             Buffer::Vec(vec![0; usize::try_from(bytes).expect("a small file fits into memory")])
         });
-        let alignment = usize::try_from(BUFFER_ALIGNMENT_BYTES).expect("it is small");
-        let start = buffer.as_slice().as_ptr().align_offset(alignment);
-        (buffer, u32::try_from(start).expect("a start is below the alignment"))
+        let start = aligned_start(&buffer);
+        (buffer, start)
     }
 
     pub(crate) fn give_back(&self, buffer: Buffer) {
@@ -158,8 +158,9 @@ impl<'a> Worker<'a> {
         let (resident, _) = self.io.perform_counted(Operation::CacheStatus(status)).await.ok()?;
         let pages = size.div_ceil(PAGE_BYTES).max(1);
         let resident = u64::from(resident).min(pages);
-        // One page is more than nothing.
-        u32::try_from((resident * 1000).div_ceil(pages)).ok()
+        // One page is more than nothing, and one less is not all.
+        let permille = if resident == pages { 1000 } else { (resident * 1000 / pages).max(1) };
+        u32::try_from(if resident == 0 { 0 } else { permille }).ok()
     }
 
     async fn end(&self, file: &File, status: &FileStatus) -> End {
