@@ -24,6 +24,7 @@ mod sharing;
 mod simulation;
 mod sockets;
 mod startup;
+mod sum;
 mod tasks;
 mod teardown;
 mod tidy;

@@ -30,8 +30,10 @@ struct State {
 #[derive(Clone, Debug)]
 struct Spilled {
     file: Arc<File>,
-    /// Where each begins and ends.
+    /// Where each begins and ends, if all of it was written.
     runs: Vec<(u64, u64)>,
+    /// Behind the last run, written or not.
+    end: u64,
 }
 
 /// Bytes that are written at a time.
@@ -67,9 +69,9 @@ impl<'a> Sorter<'a> {
         let (file, start) = {
             let mut state = self.lock();
             // Another may have opened one meanwhile.
-            let spilled = state.spilled.get_or_insert(Spilled { file, runs: Vec::new() });
-            let start = spilled.runs.last().map_or(0, |(_, end)| *end);
-            spilled.runs.push((start, start + bytes));
+            let spilled = state.spilled.get_or_insert(Spilled { file, runs: Vec::new(), end: 0 });
+            let start = spilled.end;
+            spilled.end += bytes;
             (Arc::clone(&spilled.file), start)
         };
         let (mut part, mut offset) = (Vec::new(), start);
@@ -79,7 +81,11 @@ impl<'a> Sorter<'a> {
                 (part, offset) = write(&file, part, offset, io).await?;
             }
         }
-        write(&file, part, offset, io).await.map(drop)
+        write(&file, part, offset, io).await?;
+        if let Some(spilled) = &mut self.lock().spilled {
+            spilled.runs.push((start, start + bytes));
+        }
+        Ok(())
     }
 
     /// A file that goes when it is closed.
@@ -116,8 +122,9 @@ impl<'a> Sorter<'a> {
         let State { run, spilled } = std::mem::take(&mut *self.lock());
         match spilled {
             None => run.into_sorted().for_each(take),
-            Some(Spilled { file, mut runs }) => {
-                let bytes = (memory_bytes_max / runs.len()).clamp(SORT_READ_BYTES_MIN, PART_BYTES);
+            Some(Spilled { file, mut runs, .. }) => {
+                let bytes =
+                    (memory_bytes_max / runs.len().max(1)).clamp(SORT_READ_BYTES_MIN, PART_BYTES);
                 let mut merge = Merge::new(runs.len());
                 let mut buffer = Buffer::Vec(vec![0; bytes]);
                 loop {

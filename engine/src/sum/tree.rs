@@ -55,16 +55,16 @@ pub(super) async fn sum(
 impl Visitor for Summing<'_> {
     async fn visit(&self, worker: &Worker<'_>, path: &Path, opened: (File, FileStatus)) {
         worker.job.progress.find_file(opened.1.size_bytes);
-        let digested = worker.digest(&opened, None, self.algorithms).await;
-        worker.count(digested.as_ref());
-        let told = match digested {
+        let digested = match worker.digest(&opened, None, self.algorithms).await {
             Ok(digested) => {
                 let name = path.as_os_str().as_bytes();
-                self.sorter.push(name, &write_value(&digested), &worker.io).await
+                let kept = self.sorter.push(name, &write_value(&digested), &worker.io).await;
+                kept.map(|()| digested)
             }
             Err(error) => Err(error.on(path)),
         };
-        if let Err(error) = told {
+        worker.count(digested.as_ref());
+        if let Err(error) = digested {
             tell_summed(path, Err(error), self.observer);
         }
     }
