@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ucp_engine::digest::{Algorithm, ListedDigest};
@@ -131,11 +131,6 @@ impl<F: FnMut(u64)> Iterator for DigestList<F> {
 /// The state of a list.
 pub(crate) fn look(state: &Mutex<ListState>) -> ListState {
     state.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
-/// What a list is called.
-pub(crate) fn label(path: &Path) -> PathBuf {
-    if path.as_os_str() == "-" { PathBuf::from("standard input") } else { path.to_owned() }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ fn help_is_the_same_however_it_is_asked_for() {
 #[test]
 fn each_subcommand_has_help_of_its_own() {
     let scratch = Scratch::new();
-    for name in ["doctor", "completions", "man"] {
+    for name in ["sum", "compare", "doctor", "completions", "man"] {
         let ran = scratch.ucp([name, "--help"]);
         ran.exits(0).says_lines(0);
         compare(&format!("ucp-{name}.txt"), ran.stdout());
@@ -46,7 +46,7 @@ fn each_subcommand_has_help_of_its_own() {
 #[test]
 fn a_subcommand_that_is_also_a_file_is_refused() {
     let scratch = Scratch::new();
-    for name in ["doctor", "completions", "man"] {
+    for name in ["sum", "compare", "doctor", "completions", "man"] {
         scratch.write(name, "the file");
         let file = format!("'ucp ./{name} x'");
         let ran = scratch.ucp([name, "x"]);

@@ -3,7 +3,7 @@
 /// A word or a command, and what it means.
 pub(crate) type Meaning = (&'static str, &'static str);
 
-pub(crate) const EXAMPLES: [Meaning; 9] = [
+pub(crate) const EXAMPLES: [Meaning; 12] = [
     ("ucp disk.img /backup/disk.img", "copy a file"),
     ("ucp photos /backup", "copy a directory: to /backup/photos if /backup exists"),
     ("ucp a b c /backup", "copy several into a directory"),
@@ -12,6 +12,9 @@ pub(crate) const EXAMPLES: [Meaning; 9] = [
     ("ucp -v photos /backup", "say what is copied, and how"),
     ("ucp --explain disk.img /backup", "say which way the data went, and why"),
     ("ucp --json photos /backup", "an account for programs, one JSON object a line"),
+    ("ucp sum -a sha256 photos > list", "digests of all files below photos, for sha256sum -c"),
+    ("ucp sum -c list", "check them"),
+    ("ucp compare photos /backup/photos", "say in what two trees differ"),
     ("ucp doctor /backup", "what can be done there, and which way data would go"),
 ];
 

@@ -15,7 +15,7 @@ use ucp_engine::{Errno, Error};
 
 use crate::args::SumArguments;
 use crate::colour::Tone;
-use crate::digest_list::{DigestList, ListState, label, look};
+use crate::digest_list::{DigestList, ListState, look};
 use crate::exit::ExitStatus;
 use crate::json;
 use crate::output::Output;
@@ -125,7 +125,7 @@ impl Report<'_> {
             self.telling.print(|output| output.line(&json::sum::malformed(list, number)));
         }
         if self.arguments.warn {
-            let list = named(&label(list));
+            let list = named(list);
             self.warn(&format!("warning: {list}: line {number} is not one of a list of digests"));
         }
     }
@@ -133,7 +133,7 @@ impl Report<'_> {
     /// Tells what a list came to, in the words of coreutils.
     fn tell_list(&self, path: &Path, found: &ListState, summary: &Summary, lists: &mut Lists) {
         lists.malformed += found.malformed;
-        let list = named(&label(path));
+        let list = named(path);
         if let Some(reason) = &found.failure {
             self.telling.complain(Tone::Failure, &format!("read failed on {list}: {reason}"));
             lists.failed += 1;
