@@ -70,7 +70,8 @@ fn the_manual_is_one_that_man_can_read() {
     let mut ucp = Command::new("sh");
     let script = format!("umask 027; exec '{UCP}' man pages");
     run(ucp.args(["-c", &script]).current_dir(scratch.path(""))).succeeds_silently();
-    let pages = ["ucp.1", "ucp-doctor.1", "ucp-completions.1", "ucp-man.1"];
+    let pages =
+        ["ucp.1", "ucp-sum.1", "ucp-compare.1", "ucp-doctor.1", "ucp-completions.1", "ucp-man.1"];
     let mut names: Vec<_> = fs::read_dir(scratch.path("pages")).unwrap().flatten().collect();
     names.sort_by_key(fs::DirEntry::file_name);
     assert_eq!(names.len(), pages.len(), "{names:?}");

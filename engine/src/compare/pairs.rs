@@ -92,7 +92,7 @@ impl Comparison<'_> {
                 }
                 match piece {
                     Piece::List(pair, side) => {
-                        self.list(worker, pair, side, pieces, &mut own).await
+                        self.list(worker, pair, side, pieces, &mut own).await;
                     }
                     Piece::Enter { parents, name } => {
                         self.enter(worker, &parents, &name, pieces, &mut own).await;

@@ -31,7 +31,7 @@ enum Column<B> {
 struct Serial<B> {
     order: Order<Arc<B>>,
     /// None while a hand hashes with it.
-    hasher: Option<Hasher>,
+    hasher: Option<Box<Hasher>>,
 }
 
 impl<B: AsRef<[u8]>> Folding<B> {
@@ -41,7 +41,7 @@ impl<B: AsRef<[u8]>> Folding<B> {
             // One piece alone is no subtree.
             Algorithm::Blake3 if pieces > 1 => Column::Tree(Mutex::default()),
             _ => {
-                let hasher = Some(algorithm.hasher());
+                let hasher = Some(Box::new(algorithm.hasher()));
                 Column::Serial(Mutex::new(Serial { order: Order::new(), hasher }))
             }
         };
