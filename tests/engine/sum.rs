@@ -19,7 +19,7 @@ use ucp_engine::sum::{
 use ucp_engine::{Errno, ErrorKind, Proactor};
 
 /// How many sums are simulated, unless `UCP_SIMULATIONS` asks for another number.
-const SIMULATIONS: u64 = 2_000;
+const SIMULATIONS: u64 = 1_000;
 
 /// What was told, in order.
 #[derive(Debug, Default)]
