@@ -6,6 +6,7 @@ mod support;
 mod aborted;
 mod ahead;
 mod allocation;
+mod compare;
 mod confinement;
 mod conformance;
 mod disturbance;

@@ -94,7 +94,8 @@ impl Options {
         let is_shape = self.block_bytes.is_power_of_two()
             && u64::from(self.block_bytes) >= BUFFER_ALIGNMENT_BYTES
             && u64::from(self.small_bytes_max) >= BUFFER_ALIGNMENT_BYTES
-            && (1..=DEPTH_MAX).contains(&self.depth);
+            && (1..=DEPTH_MAX).contains(&self.depth)
+            && self.sort_bytes_max > 0;
         if is_shape {
             return Ok(());
         }

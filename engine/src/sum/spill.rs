@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::libc;
 
+use super::shelf::Shelf;
 use super::sorting::{Merge, Merged, Record, Run};
 use crate::buffer::Buffer;
 use crate::copy::io::Io;
@@ -16,6 +17,8 @@ use crate::operation::{File, Handle, Open, Operation, Place, Read, Unlink, Write
 #[derive(Debug)]
 pub(crate) struct Sorter<'a> {
     state: Mutex<State>,
+    /// Who has it writes a run away.
+    permit: Shelf<()>,
     memory_bytes_max: usize,
     spill_directory: &'a Path,
 }
@@ -27,7 +30,7 @@ struct State {
 }
 
 /// Runs that were written away.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Spilled {
     file: Arc<File>,
     /// Where each begins and ends, if all of it was written.
@@ -41,34 +44,46 @@ const PART_BYTES: usize = 256 << 10;
 
 impl<'a> Sorter<'a> {
     pub(crate) fn new(memory_bytes_max: usize, spill_directory: &'a Path) -> Self {
-        Self { state: Mutex::default(), memory_bytes_max, spill_directory }
+        let permit = Shelf::new(vec![()]);
+        Self { state: Mutex::default(), permit, memory_bytes_max, spill_directory }
     }
 
     /// Takes a record. Two of one name come in any order.
     pub(crate) async fn push(&self, name: &[u8], value: &[u8], io: &Io) -> Result<(), Error> {
-        let run = {
-            let mut state = self.lock();
-            state.run.push(name, value);
-            // What is written is in memory still, in part twice.
-            if state.run.bytes() < self.memory_bytes_max {
-                return Ok(());
-            }
-            std::mem::take(&mut state.run)
-        };
         let label = |error: Error| error.on(self.spill_directory);
-        self.spill(run, io).await.map_err(label)
+        while !self.push_if_room(name, value) {
+            // One at a time, while the others fill the next run: that is all memory that it takes.
+            let Some(_permit) = self.permit.take().await else { unreachable!("it stays open") };
+            let run = {
+                let mut state = self.lock();
+                if state.run.bytes() < self.memory_bytes_max {
+                    continue;
+                }
+                std::mem::take(&mut state.run)
+            };
+            self.spill(run, io).await.map_err(label)?;
+        }
+        Ok(())
+    }
+
+    fn push_if_room(&self, name: &[u8], value: &[u8]) -> bool {
+        let mut state = self.lock();
+        let has_room = state.run.bytes() < self.memory_bytes_max;
+        if has_room {
+            state.run.push(name, value);
+        }
+        has_room
     }
 
     async fn spill(&self, run: Run, io: &Io) -> Result<(), Error> {
         let bytes = run.record_bytes();
-        let known = self.lock().spilled.clone();
+        let known = self.lock().spilled.as_ref().map(|spilled| Arc::clone(&spilled.file));
         let file = match known {
-            Some(spilled) => spilled.file,
+            Some(file) => file,
             None => Arc::new(self.open(io).await?),
         };
         let (file, start) = {
             let mut state = self.lock();
-            // Another may have opened one meanwhile.
             let spilled = state.spilled.get_or_insert(Spilled { file, runs: Vec::new(), end: 0 });
             let start = spilled.end;
             spilled.end += bytes;

@@ -188,7 +188,8 @@ impl<'a> Worker<'a> {
     pub(crate) fn block_pool(&self) -> Result<BufferPool, Error> {
         let Options { depth, block_bytes, .. } = *self.job.options;
         let map = |errno: Errno| Error::from_errno("map buffers", errno);
-        BufferPool::unregistered(depth, block_bytes).map_err(map)
+        // A comparison takes two at a time.
+        BufferPool::unregistered(depth.max(2), block_bytes).map_err(map)
     }
 }
 
