@@ -211,15 +211,25 @@ impl Report<'_> {
         status(is_complete)
     }
 
-    /// Tells of a file that was held against a list, as coreutils do.
-    fn tell_checked(&self, path: &Path, verdict: &Verdict) {
-        let is_missing = matches!(verdict, Verdict::Missing(_)) && self.arguments.ignore_missing;
-        if is_missing {
-            return;
-        }
-        if let Verdict::Missing(error) | Verdict::Failed(error) = verdict {
+    fn is_ignored(&self, verdict: &Verdict) -> bool {
+        self.arguments.ignore_missing && matches!(verdict, Verdict::Missing(_))
+    }
+
+    /// Tells why a file could not be held against a list.
+    fn tell_unread(&self, verdict: &Verdict) {
+        if let Verdict::Missing(error) | Verdict::Failed(error) = verdict
+            && !self.is_ignored(verdict)
+        {
             self.telling.failure(error);
         }
+    }
+
+    /// Tells of a file that was held against a list, as coreutils do.
+    fn tell_checked(&self, path: &Path, verdict: &Verdict) {
+        if self.is_ignored(verdict) {
+            return;
+        }
+        self.tell_unread(verdict);
         let words = match verdict {
             Verdict::Same(_) if self.arguments.quiet => return,
             Verdict::Same(_) => "OK",
@@ -243,12 +253,8 @@ impl Observer for Report<'_> {
             if let Some(line) = json::sum::event(event) {
                 self.telling.print(|output| output.line(&line));
             }
-            if let Event::Checked {
-                verdict: Verdict::Missing(error) | Verdict::Failed(error),
-                ..
-            } = event
-            {
-                self.telling.failure(error);
+            if let Event::Checked { verdict, .. } = event {
+                self.tell_unread(verdict);
             }
         }
         match event {
