@@ -2,13 +2,13 @@
 
 use std::num::NonZero;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ucp_engine::cache_policy::CachePolicy;
-use ucp_engine::processor::{Configuration, EngineChoice};
+use ucp_engine::processor::Configuration;
 use ucp_engine::sum::Options;
 
 use super::selection::rate;
-use super::speed::Engine;
+use super::speed::{Cache, Engine};
 use super::told::{Help, When};
 
 /// How files are read, and what of it is told.
@@ -38,22 +38,10 @@ pub(crate) struct Reading {
     help: Help,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Cache {
-    Auto,
-    Keep,
-    Bypass,
-}
-
 impl Reading {
     /// Tells the engine.
     pub(crate) fn apply(&self, options: &mut Options, default: CachePolicy) {
-        options.cache = match self.cache {
-            None => default,
-            Some(Cache::Auto) => CachePolicy::Auto,
-            Some(Cache::Keep) => CachePolicy::Keep,
-            Some(Cache::Bypass) => CachePolicy::Bypass,
-        };
+        options.cache = self.cache.map_or(default, Cache::policy);
         options.bytes_per_second_max = self.limit_rate;
         // The engine reads no environment.
         if let Some(directory) = std::env::var_os("TMPDIR").filter(|it| !it.is_empty()) {
@@ -63,11 +51,6 @@ impl Reading {
 
     /// What is to read large files.
     pub(crate) fn engine(&self) -> Configuration {
-        let engine = match self.engine {
-            Engine::Auto => EngineChoice::Auto,
-            Engine::Uring => EngineChoice::Uring,
-            Engine::Threads => EngineChoice::Threads,
-        };
-        Configuration { engine, ..Configuration::default() }
+        Configuration { engine: self.engine.choice(), ..Configuration::default() }
     }
 }

@@ -67,6 +67,26 @@ pub(crate) enum Pipeline {
     Linked,
 }
 
+impl Cache {
+    pub(super) fn policy(self) -> CachePolicy {
+        match self {
+            Self::Auto => CachePolicy::Auto,
+            Self::Keep => CachePolicy::Keep,
+            Self::Bypass => CachePolicy::Bypass,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn choice(self) -> EngineChoice {
+        match self {
+            Self::Auto => EngineChoice::Auto,
+            Self::Uring => EngineChoice::Uring,
+            Self::Threads => EngineChoice::Threads,
+        }
+    }
+}
+
 impl Speed {
     /// Tells the engine.
     pub(crate) fn apply(&self, options: &mut copy::Options) {
@@ -75,11 +95,7 @@ impl Speed {
             Direct::On => copy::Direct::On,
             Direct::Off => copy::Direct::Off,
         };
-        options.cache = match self.cache {
-            Cache::Auto => CachePolicy::Auto,
-            Cache::Keep => CachePolicy::Keep,
-            Cache::Bypass => CachePolicy::Bypass,
-        };
+        options.cache = self.cache.policy();
         options.pipeline = match self.pipeline {
             Pipeline::Unlinked => copy::PipelineMode::Unlinked,
             Pipeline::Linked => copy::PipelineMode::Linked,
@@ -90,11 +106,7 @@ impl Speed {
 
     /// What is to do the work.
     pub(crate) fn engine(&self) -> EngineChoice {
-        match self.engine {
-            Engine::Auto => EngineChoice::Auto,
-            Engine::Uring => EngineChoice::Uring,
-            Engine::Threads => EngineChoice::Threads,
-        }
+        self.engine.choice()
     }
 
     /// What is wrong with it, if anything.
