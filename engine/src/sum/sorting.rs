@@ -30,6 +30,11 @@ pub(crate) struct Record {
 const HEADER_BYTES: usize = 8;
 
 impl Run {
+    /// No records, and room for so many bytes of them, which is touched as it is used.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), starts: Vec::new() }
+    }
+
     /// Bytes of memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.len() + self.starts.len() * size_of::<u32>()
@@ -51,14 +56,21 @@ impl Run {
     }
 
     /// The records in the order of their names, one after the other.
-    pub(crate) fn into_sorted(self) -> impl Iterator<Item = Record> {
-        let Self { bytes, mut starts } = self;
-        let name = |start: u32| &bytes[name_at(&bytes, start as usize)];
+    pub(crate) fn sorted(&mut self) -> impl Iterator<Item = Record> + '_ {
+        let Self { bytes, starts } = self;
+        let name = |start: u32| &bytes[name_at(bytes, start as usize)];
         starts.sort_unstable_by(|one, other| name(*one).cmp(name(*other)));
-        starts.into_iter().map(move |start| {
-            let (record, _) = Record::read(&bytes[start as usize..]).expect("it was written whole");
+        starts.iter().map(|start| {
+            let (record, _) =
+                Record::read(&bytes[*start as usize..]).expect("it was written whole");
             record
         })
+    }
+
+    /// Forgets its records, and keeps their room.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
     }
 }
 
@@ -210,7 +222,7 @@ mod tests {
                     all.push(Record { value: name[..length / 2].to_vec(), name });
                 }
                 let mut bytes = Vec::new();
-                run.into_sorted().for_each(|record| record.write(&mut bytes));
+                run.sorted().for_each(|record| record.write(&mut bytes));
                 runs.push(bytes);
             }
             all.sort_by(|one, other| one.name.cmp(&other.name));

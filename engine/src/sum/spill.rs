@@ -10,7 +10,7 @@ use super::sorting::{Merge, Merged, Record, Run};
 use crate::buffer::Buffer;
 use crate::copy::io::Io;
 use crate::error::{Errno, Error};
-use crate::limits::SORT_READ_BYTES_MIN;
+use crate::limits::{PATH_BYTES_MAX, SORT_READ_BYTES_MIN};
 use crate::operation::{File, Handle, Open, Operation, Place, Read, Unlink, Write};
 
 /// Collects records, from any thread.
@@ -26,6 +26,8 @@ pub(crate) struct Sorter<'a> {
 #[derive(Debug, Default)]
 struct State {
     run: Run,
+    /// One that was written away, for its room: what each thread freed would stay with it.
+    spare: Option<Run>,
     spilled: Option<Spilled>,
 }
 
@@ -45,7 +47,9 @@ const PART_BYTES: usize = 256 << 10;
 impl<'a> Sorter<'a> {
     pub(crate) fn new(memory_bytes_max: usize, spill_directory: &'a Path) -> Self {
         let permit = Shelf::new(vec![()]);
-        Self { state: Mutex::default(), permit, memory_bytes_max, spill_directory }
+        let run = Run::with_room(memory_bytes_max + PATH_BYTES_MAX);
+        let state = Mutex::new(State { run, ..State::default() });
+        Self { state, permit, memory_bytes_max, spill_directory }
     }
 
     /// Takes a record. Two of one name come in any order.
@@ -59,7 +63,8 @@ impl<'a> Sorter<'a> {
                 if state.run.bytes() < self.memory_bytes_max {
                     continue;
                 }
-                std::mem::take(&mut state.run)
+                let next = state.spare.take().unwrap_or_else(|| self.new_run());
+                std::mem::replace(&mut state.run, next)
             };
             self.spill(run, io).await.map_err(label)?;
         }
@@ -75,7 +80,12 @@ impl<'a> Sorter<'a> {
         has_room
     }
 
-    async fn spill(&self, run: Run, io: &Io) -> Result<(), Error> {
+    fn new_run(&self) -> Run {
+        // The last record goes beyond the bound.
+        Run::with_room(self.memory_bytes_max + PATH_BYTES_MAX)
+    }
+
+    async fn spill(&self, mut run: Run, io: &Io) -> Result<(), Error> {
         let bytes = run.record_bytes();
         let known = self.lock().spilled.as_ref().map(|spilled| Arc::clone(&spilled.file));
         let file = match known {
@@ -90,7 +100,7 @@ impl<'a> Sorter<'a> {
             (Arc::clone(&spilled.file), start)
         };
         let (mut part, mut offset) = (Vec::new(), start);
-        for record in run.into_sorted() {
+        for record in run.sorted() {
             record.write(&mut part);
             if part.len() >= PART_BYTES {
                 (part, offset) = write(&file, part, offset, io).await?;
@@ -100,6 +110,8 @@ impl<'a> Sorter<'a> {
         if let Some(spilled) = &mut self.lock().spilled {
             spilled.runs.push((start, start + bytes));
         }
+        run.clear();
+        self.lock().spare = Some(run);
         Ok(())
     }
 
@@ -134,9 +146,9 @@ impl<'a> Sorter<'a> {
             let run = std::mem::take(&mut self.lock().run);
             self.spill(run, io).await.map_err(label)?;
         }
-        let State { run, spilled } = std::mem::take(&mut *self.lock());
+        let State { mut run, spilled, .. } = std::mem::take(&mut *self.lock());
         match spilled {
-            None => run.into_sorted().for_each(take),
+            None => run.sorted().for_each(take),
             Some(Spilled { file, mut runs, .. }) => {
                 let bytes =
                     (memory_bytes_max / runs.len().max(1)).clamp(SORT_READ_BYTES_MIN, PART_BYTES);
