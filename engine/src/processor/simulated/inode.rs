@@ -7,7 +7,8 @@ use super::content::Content;
 use crate::operation::FileKind;
 use crate::units::WallTime;
 
-/// Which inode, in the table of all. Never used again for another.
+/// Which inode, in the table of all. Used again for another only where the mount says so, and then not
+/// before nothing refers to it any more.
 pub(super) type Number = usize;
 /// A name in a directory.
 pub(super) type EntryName = Arc<[u8]>;

@@ -54,6 +54,8 @@ pub struct MountOptions {
     pub tells_entry_kinds: bool,
     /// Whether nothing can be changed.
     pub is_read_only: bool,
+    /// Whether the number of a file that is gone is given to the next one.
+    pub reuses_inodes: bool,
 }
 
 /// One file of a tree, as [`SimulatedWorld::tree`] describes it.
@@ -116,6 +118,7 @@ impl Default for MountOptions {
             supports_uncached: true,
             tells_entry_kinds: true,
             is_read_only: false,
+            reuses_inodes: false,
         }
     }
 }
@@ -675,8 +678,16 @@ impl World {
             lock: None,
             body,
         };
-        self.inodes.push(Some(Box::new(inode)));
-        self.inodes.len() - 1
+        let free = match self.mounts[mount].options.reuses_inodes {
+            true => self.inodes.iter().position(Option::is_none),
+            false => None,
+        };
+        let number = free.unwrap_or(self.inodes.len());
+        if free.is_none() {
+            self.inodes.push(None);
+        }
+        self.inodes[number] = Some(Box::new(inode));
+        number
     }
 
     /// A directory that no name refers to yet; it counts its own.
