@@ -42,6 +42,7 @@ pub mod processor;
 pub mod random;
 pub mod sum;
 mod sys;
+pub mod tail;
 pub mod units;
 
 pub use error::{Errno, Error, ErrorKind, Refusal};

@@ -153,6 +153,24 @@ pub const THROTTLE_SLACK: Duration = Duration::from_millis(100);
 /// How long a copy waits for its rate before it looks again whether it was cancelled.
 pub const THROTTLE_WAIT_MAX: Duration = Duration::from_millis(50);
 
+/// Files that one tail follows: each is kept open, and takes some 2 KiB.
+pub const TAIL_FILES_MAX: usize = 1 << 16;
+/// First bytes of a file that it is known by.
+pub const TAIL_HEAD_BYTES: usize = 1024;
+/// Bytes before a position that the file is known by.
+pub const TAIL_WINDOW_BYTES: u64 = 256;
+/// A file that is shorter is never taken for the copy of another: some lines of text are common.
+pub const TAIL_COPY_BYTES_MIN: usize = 64;
+/// How many looks a file is searched for before it is given up: one look may miss what is renamed
+/// under its eyes.
+pub const TAIL_LOST_LOOKS: u8 = 3;
+/// The smallest block that a batch is read into.
+pub const TAIL_BATCH_BYTES_MIN: u32 = 1;
+/// How long a tail waits for a block to come back before it looks for one again.
+pub const TAIL_LEASE_WAIT: Duration = Duration::from_micros(500);
+/// Bytes of a checkpoint that are read: the records of all files with paths of any length.
+pub const TAIL_CHECKPOINT_BYTES_MAX: u64 = TAIL_FILES_MAX as u64 * 16 * KIB;
+
 /// Tasks that one proactor runs at a time.
 pub const TASKS_MAX: usize = 1 << 16;
 /// Handlers that one proactor keeps at a time.

@@ -26,6 +26,7 @@ mod simulation;
 mod sockets;
 mod startup;
 mod sum;
+mod tail;
 mod tasks;
 mod teardown;
 mod tidy;
