@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::xxh3_64;
+use twox_hash::XxHash3_64;
 
 use crate::limits::{TAIL_HEAD_BYTES, TAIL_WINDOW_BYTES};
 
@@ -88,8 +88,8 @@ impl Trail {
         Marker {
             offset_bytes: self.offset_bytes,
             head_bytes: u32::try_from(self.head.len()).unwrap_or(u32::MAX),
-            head: xxh3_64(&self.head),
-            window: xxh3_64(&self.window),
+            head: XxHash3_64::oneshot(&self.head),
+            window: XxHash3_64::oneshot(&self.window),
         }
     }
 
@@ -190,7 +190,11 @@ mod tests {
         assert_eq!(marker.reach_bytes(), 19);
         assert!(is_carried(
             b"",
-            &Marker { head: xxh3_64(b""), window: xxh3_64(b""), ..Marker::default() }
+            &Marker {
+                head: XxHash3_64::oneshot(b""),
+                window: XxHash3_64::oneshot(b""),
+                ..Marker::default()
+            }
         ));
     }
 }
