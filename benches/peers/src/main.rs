@@ -75,6 +75,8 @@ fn nop(contestant: &str, duration: Duration) -> Result {
 fn echo(contestant: &str) -> Result {
     match contestant {
         "compio" => compio::echo(workload::listen()?),
+        "engine-handler" => engine::echo::by_handler(),
+        "engine-future" => engine::echo::by_future(),
         "glommio" => glommio::echo(),
         "monoio" => monoio::echo(workload::listen()?),
         "threads" => threads::echo(workload::listen()?),

@@ -1,6 +1,7 @@
 //! This engine in its three ways: accept and wait, completion handlers, and futures. All read into
 //! registered buffers from a registered file.
 
+pub(crate) mod echo;
 pub(crate) mod future;
 pub(crate) mod handler;
 pub(crate) mod wait;
