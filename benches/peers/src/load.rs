@@ -101,6 +101,8 @@ impl Load {
         println!("p999_us={:.1}", us(0.999));
         println!("load_cpu={:.3}", share(cpu));
         println!("server_cpu={:.3}", share(server_cpu));
+        let server_us = server_cpu.as_secs_f64() * 1e6;
+        println!("server_us_each={:.2}", server_us / round_trips_ns.len() as f64);
     }
 
     /// What the server has taken of the processor, all of its threads: `utime` and `stime` of
