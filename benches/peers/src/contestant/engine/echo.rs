@@ -18,8 +18,8 @@ mod echo_handlers;
 
 /// A reception and a sending for each of 1,024 connections, and room to spare.
 const CAPACITY: u32 = 4096;
-/// Buffers for what has been received and not been sent back: one for each connection.
-const BUFFERS: u32 = 1024;
+/// Buffers for what has been received: one that is being sent back and one that has come meanwhile, for each.
+const BUFFERS: u32 = 2048;
 
 pub(crate) fn by_handler() -> Result {
     let (proactor, listener, pool) = start()?;
