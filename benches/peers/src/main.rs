@@ -55,6 +55,7 @@ fn read(contestant: &str, reading: Reading) -> Result {
         "compio" => compio::read(reading),
         "glommio" => glommio::read(reading),
         "monoio" => monoio::read(reading),
+        "raw" => raw::read(reading),
         "threads" => threads::read(reading),
         "tokio-uring" => tokio_uring::read(reading),
         _ => Err(unknown(contestant, "read")),
