@@ -173,7 +173,7 @@ fn a_device_is_copied_to_another_and_not_to_itself() {
 /// Interrupts a copy when some of it was moved.
 fn interrupt(scratch: &Scratch, words: &[&str], has_begun: impl Fn() -> bool) {
     let mut command = Command::new(UCP);
-    command.args(["--limit-rate=64M", "--direct=off"]).args(words);
+    command.args(["--limit-rate=16M", "--direct=off"]).args(words);
     let mut copy = Background::start(command.current_dir(scratch.path("")));
     until("the signals are taken care of", || copy.blocks(Signal::SIGINT));
     until("it has begun", || has_begun() || copy.has_ended());

@@ -168,7 +168,9 @@ fn a_run_that_is_stopped_has_a_summary() {
     scratch.write("large", bytes(64 << 20, 1));
     let mut command = Command::new(UCP);
     command.args(["--json", "--engine=threads", "--depth=1", "--block-size=4K", "--direct=off"]);
-    command.args(["--reflink=never", "large", "copy"]).current_dir(scratch.path(""));
+    command
+        .args(["--reflink=never", "--limit-rate=4M", "large", "copy"])
+        .current_dir(scratch.path(""));
     let mut copy = Background::start(&mut command);
     copy.stop_when_open(&scratch.path("large"));
     copy.signal(Signal::SIGINT);

@@ -349,7 +349,8 @@ impl Ready {
         drop(queue);
         if self.is_asleep.swap(false, Ordering::AcqRel) {
             self.processor.wake();
-            let sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // It stays: who comes late here may wake the next sleep, which goes on sleeping then.
+            let sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if let Some(sleeper) = sleeper {
                 sleeper.unpark();
             }

@@ -21,7 +21,7 @@ use super::receiver::Receiver;
 use super::writer::Writer;
 
 /// How many the suite simulates, unless `UCP_SIMULATIONS` asks for another number.
-const SIMULATIONS: u64 = 10_000;
+const SIMULATIONS: u64 = 2_000;
 
 /// Lines that came twice because a kill came upon a copy of what the checkpoint did not know so.
 const UNKNOWN: &str = "lines of copies that a kill made unknown";
