@@ -26,7 +26,7 @@ pub(crate) type Serve = fn(&Proactor, &Socket, &ReceivePool, u32) -> Result<(), 
 pub(crate) const SERVERS: [(&str, Serve); 2] =
     [("handlers", echo_handlers::serve), ("tasks", echo_async::serve)];
 
-fn processors(capacity: u32) -> Vec<(&'static str, Box<dyn OperationProcessor>)> {
+pub(crate) fn processors(capacity: u32) -> Vec<(&'static str, Box<dyn OperationProcessor>)> {
     let mut processors: Vec<(_, Box<dyn OperationProcessor>)> = vec![
         ("threads", Box::new(ThreadProcessor::new(2, capacity))),
         ("in turn", Box::new(ThreadProcessor::new(0, capacity))),
@@ -42,7 +42,7 @@ fn processors(capacity: u32) -> Vec<(&'static str, Box<dyn OperationProcessor>)>
     processors
 }
 
-fn listen(proactor: &Proactor) -> (Socket, SocketAddr) {
+pub(crate) fn listen(proactor: &Proactor) -> (Socket, SocketAddr) {
     let initiator = proactor.initiator();
     proactor.block_on(async {
         let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -78,7 +78,7 @@ fn echoed(address: SocketAddr, bytes: &[u8], seed: u64) -> Vec<u8> {
 }
 
 /// Lets end what was cancelled.
-fn settle(proactor: &Proactor, name: &str) {
+pub(crate) fn settle(proactor: &Proactor, name: &str) {
     for _ in 0..1000 {
         if proactor.in_flight() == 0 {
             return;
