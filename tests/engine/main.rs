@@ -14,6 +14,7 @@ mod durability;
 mod echo;
 mod examples;
 mod flips;
+mod http_files;
 mod mirror;
 mod pairs;
 mod parked;
