@@ -390,3 +390,67 @@ impl TaskWake for ReadyWaker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+
+    /// A processor's waker that the first caller is held in until it is let go.
+    struct Held {
+        entered: Sender<()>,
+        let_go: Mutex<Receiver<()>>,
+        calls: AtomicBool,
+    }
+
+    impl Wake for Held {
+        fn wake(&self) {
+            if !self.calls.swap(true, Ordering::AcqRel) {
+                self.entered.send(()).unwrap();
+                self.let_go.lock().unwrap().recv().unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn who_wakes_late_takes_no_other_wake_up_away() {
+        let (entered, is_entered) = mpsc::channel();
+        let (let_go, is_let_go) = mpsc::channel();
+        let held = Held { entered, let_go: Mutex::new(is_let_go), calls: AtomicBool::new(false) };
+        let (hand, given) = mpsc::channel();
+        let (slept, has_slept) = mpsc::channel();
+        let sleeper = thread::spawn(move || {
+            let tasks = Tasks::new(Arc::new(held));
+            hand.send(Arc::clone(&tasks.main)).unwrap();
+            for _ in 0..2 {
+                tasks.park(None::<fn() -> Duration>);
+                tasks.collect();
+                tasks.local.borrow_mut().clear();
+                tasks.main.begin_poll();
+                slept.send(()).unwrap();
+            }
+        });
+        let main = given.recv().unwrap();
+        let is_asleep = || main.ready.is_asleep.load(Ordering::Acquire);
+        let until_asleep = || {
+            while !is_asleep() {
+                thread::yield_now();
+            }
+        };
+        until_asleep();
+        let late = Arc::clone(&main);
+        let late = thread::spawn(move || late.wake_by_ref());
+        is_entered.recv().unwrap();
+        // The first sleep ends by itself, as any may, and the second begins.
+        sleeper.thread().unpark();
+        has_slept.recv().unwrap();
+        until_asleep();
+        let_go.send(()).unwrap();
+        late.join().unwrap();
+        until_asleep();
+        main.wake_by_ref();
+        has_slept.recv_timeout(Duration::from_secs(30)).expect("the second wake-up is lost");
+        sleeper.join().unwrap();
+    }
+}
